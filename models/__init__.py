@@ -1,0 +1,1 @@
+"""Network architectures that several examples use."""
