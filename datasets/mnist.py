@@ -18,7 +18,7 @@ from datasets.dataset import Dataset
 from datasets.download import DataError, RemoteFile, download
 
 CLASS_NAMES = tuple("0123456789")
-CHUNK = 1 << 20  # bytes unpacked at a time
+CHUNK = 1 << 16  # bytes unpacked at a time
 
 _MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
