@@ -1,1 +1,5 @@
-"""Network architectures that several examples use."""
+"""Network architectures that several examples use, and what goes with them."""
+
+
+class WeightsError(Exception):
+    """A problem with a file of weights that the user can mend; str() is one line."""

@@ -1,0 +1,1 @@
+"""Numbered scripts; each runs by itself: python examples/exampleNN_topic.py."""

@@ -1,0 +1,396 @@
+"""What every example needs and none teaches: flags, device, metrics.json, standard pictures.
+
+The network, the loss, the training loop and the evaluation of an example stand in its own file.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+STARTED = time.perf_counter()  # total_seconds counts from here, TensorFlow's start-up included
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Close file descriptor 2 for a moment: TensorFlow's C++ side chatters while it is imported."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with silent_stderr():
+    import tensorflow as tf
+
+import matplotlib
+
+matplotlib.use("Agg")  # pictures go to files; no screen is needed
+import matplotlib.pyplot as plt
+import numpy as np
+
+from datasets.dataset import Dataset
+from datasets.download import DataError
+from models import WeightsError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is one line that says what, where and what to do."""
+
+
+# %% Flags
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def make_parser(
+    docstring: str, epochs: int, batch_size: int, learning_rate: float, seed: int = 0
+) -> argparse.ArgumentParser:
+    """Make a parser with the flags that all examples share; the numbers are its defaults."""
+    parser = argparse.ArgumentParser(
+        description=docstring.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
+    add("--data-dir", type=Path, default=ROOT / "datasets" / "downloads", help="where data lies")
+    add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
+    add("--epochs", type=positive_int, default=epochs, help="passes over the training images")
+    add("--batch-size", type=positive_int, default=batch_size, help="images in a training step")
+    add("--learning-rate", type=float, default=learning_rate, help="highest learning rate")
+    add("--seed", type=int, default=seed, help="of every random choice")
+    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
+    add("--train-images", type=positive_int, metavar="N", help="use only the first N images")
+    add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
+    return parser
+
+
+def run(main: Callable[[], dict]) -> None:
+    """Run an example's main() as a program and exit with the status that the README describes.
+
+    0 done; 1 with one line for what the user can mend; 2 wrong flags; 130 after Ctrl-C.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from what was saved", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, DataError, WeightsError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a question the training loop can ask after a step.
+
+    So a step is never cut in half. A second Ctrl-C interrupts at once, as usual.
+    """
+    asked = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# %% Device and precision
+
+
+def processor() -> dict[str, str]:
+    """Return the first processor's fields from /proc/cpuinfo (Linux), else an empty dict."""
+    try:
+        text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def start(precision: str) -> tf.DType:
+    """Choose the number format, print one line about the device, and return the format.
+
+    "auto" is bfloat16 where the hardware multiplies it: CPUs with avx512_bf16 or amx_bf16, GPUs of
+    compute capability 8.0 and above. Weights stay in float32 everywhere; only convolutions
+    and matrix products, and what flows between them, are in the chosen format.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):  # main() runs a second time in this process
+            tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        device = f"GPU {details.get('device_name', '')}"
+        fast_bfloat16 = details.get("compute_capability", (0, 0)) >= (8, 0)
+    else:
+        device = f"CPU, {cores()} cores"
+        flags = processor().get("flags", "").split()
+        fast_bfloat16 = "avx512_bf16" in flags or "amx_bf16" in flags
+    if precision == "auto":
+        precision = "bfloat16" if fast_bfloat16 else "float32"
+    print(f"{device} | TensorFlow {tf.__version__} | {precision}")
+    return tf.as_dtype(precision)
+
+
+# %% Files
+
+
+def fingerprint(settings: dict, script: str) -> str:
+    """Name a run by what decides its result: the settings and the text of the script.
+
+    Change either and it is another run, with checkpoints of its own.
+    """
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode() + Path(script).read_bytes()).hexdigest()[:12]
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file so that a kill leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def finish(
+    folder: Path,
+    metrics: dict,
+    files: Sequence[Path],
+    args,
+    argv: Sequence[str] | None,
+    script: str,
+) -> dict:
+    """Write metrics.json, print the result and what was written, and check --min-accuracy.
+
+    Args:
+        folder: where metrics.json goes.
+        metrics: the example's own figures, among them `test_accuracy` and `train_seconds`.
+        files: what else the example has written.
+        args: the parsed flags.
+        argv: the arguments given to main(), None for those of the command line.
+        script: the example's `__file__`.
+
+    Returns:
+        The metrics, with the time in all, the command, the versions and the machine.
+
+    Raises:
+        UserError: the test accuracy is below --min-accuracy.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    metrics = metrics | {
+        "total_seconds": round(time.perf_counter() - STARTED, 1),
+        "command": shlex.join(["python", f"examples/{Path(script).name}", *arguments]),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": {
+            "processor": processor().get("model name", platform.processor()),
+            "cores": cores(),
+            "gpu": bool(tf.config.list_physical_devices("GPU")),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+    }
+    write_json(folder / "metrics.json", metrics)
+    accuracy = metrics["test_accuracy"]
+    print(f"test accuracy {accuracy:.4f} on {metrics['data']}")
+    print(f"{metrics['train_seconds']:.0f} s of training, {metrics['total_seconds']:.0f} s in all")
+    for path in [folder / "metrics.json", *files]:
+        print("wrote", shown(path))
+    if args.min_accuracy is not None and accuracy < args.min_accuracy:
+        raise UserError(f"test accuracy {accuracy:.4f} is below --min-accuracy {args.min_accuracy}")
+    return metrics
+
+
+def restore(manager: tf.train.CheckpointManager) -> None:
+    """Restore the latest checkpoint, all of it.
+
+    Raises:
+        UserError: the checkpoint is damaged, or is not one of this network.
+    """
+    path = manager.latest_checkpoint
+    try:
+        manager.checkpoint.restore(path).assert_consumed()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0][:150]
+        raise UserError(
+            f"{shown(Path(path))} cannot be restored ({reason}); --restart begins anew"
+        ) from error
+
+
+def summary(data: Dataset, train_images: int) -> str:
+    """Describe a data set in one line."""
+    return (
+        f"{data.name}: {train_images:,} training, {len(data.validation_images):,} validation and "
+        f"{len(data.test_images):,} test images, "
+        f"{data.train_images.shape[1:]} {data.train_images.dtype}"
+    )
+
+
+def shown(path: Path) -> str:
+    """Return a path as short as it can be written from the current folder."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+# %% Pictures
+
+
+def save_figure(figure: plt.Figure, path: Path) -> Path:
+    """Write a matplotlib figure as PNG, close it, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def plot_results(
+    folder: Path,
+    history: dict[str, Sequence[float]],
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> list[Path]:
+    """Draw the three standard pictures: learning curves, confusion matrix, worst mistakes.
+
+    Args:
+        folder: where they go.
+        history: values for each epoch: `loss`, `accuracy`, `validation_loss`, ...
+        images: test images, uint8 (N, H, W, C).
+        labels: true classes, integers (N,).
+        probabilities: float (N, classes), rows sum to 1.
+        class_names: one name for each class.
+        title: the heading.
+
+    Returns:
+        The paths of the PNG files.
+    """
+    return [
+        plot_learning_curves(history, folder / "learning_curves.png", title),
+        plot_confusion_matrix(
+            labels,
+            probabilities.argmax(axis=1),
+            class_names,
+            folder / "confusion_matrix.png",
+            title,
+        ),
+        plot_worst_mistakes(
+            images, labels, probabilities, class_names, folder / "worst_mistakes.png", title
+        ),
+    ]
+
+
+def plot_learning_curves(history: dict[str, Sequence[float]], path: Path, title: str) -> Path:
+    """Plot loss and accuracy, of training and validation, by epoch."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        for key, label, style in (
+            (name, "training", "o-"),
+            (f"validation_{name}", "validation", "s--"),
+        ):
+            values = history[key]
+            axis.plot(range(1, len(values) + 1), values, style, label=label, markersize=4)
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title)
+    return save_figure(figure, path)
+
+
+def plot_confusion_matrix(
+    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], path: Path, title: str
+) -> Path:
+    """Plot how many images of each true class (row) were taken for each class (column)."""
+    count = len(class_names)
+    matrix = np.zeros((count, count), int)
+    np.add.at(matrix, (labels, predictions), 1)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure, axis = plt.subplots(figsize=(7, 6))
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), number in np.ndenumerate(matrix):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axis.text(column, row, number, ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(count), class_names, rotation=45, ha="right")
+    axis.set_yticks(range(count), class_names)
+    axis.set(xlabel="predicted", ylabel="true", title=title)
+    return save_figure(figure, path)
+
+
+def plot_worst_mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    path: Path,
+    title: str,
+) -> Path:
+    """Show the wrongly classified images of which the network was most certain."""
+    predictions = probabilities.argmax(axis=1)
+    certainty = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    wrong = wrong[np.argsort(-certainty[wrong], kind="stable")][:32]
+    captions = [
+        f"{class_names[predictions[i]]} {certainty[i]:.0%}\nis {class_names[labels[i]]}"
+        for i in wrong
+    ]
+    return plot_images(images[wrong], path, f"{title}: the worst mistakes", captions)
+
+
+def plot_images(
+    images: np.ndarray, path: Path, title: str, captions: Sequence[str] = (), columns: int = 8
+) -> Path:
+    """Show images, float (N, H, W, C) from 0 to 1 or uint8, in rows of `columns`."""
+    rows = max(1, -(-len(images) // columns))
+    height = 1.5 if captions else 1.05
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.2, rows * height + 0.6))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image in zip(axes.flat, images, strict=False):
+        axis.imshow(image, cmap="gray", interpolation="nearest")
+    for axis, caption in zip(axes.flat, captions, strict=False):
+        axis.set_title(caption, fontsize=7)
+    figure.suptitle(title)
+    figure.tight_layout()
+    return save_figure(figure, path)
