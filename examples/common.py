@@ -252,7 +252,7 @@ def restore(manager: tf.train.CheckpointManager) -> None:
     except (tf.errors.OpError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0][:150]
         raise UserError(
-            f"{shown(Path(path))} cannot be restored ({reason}); --restart begins anew"
+            f"{shown(path)} cannot be restored ({reason}); --restart begins anew"
         ) from error
 
 
@@ -265,10 +265,10 @@ def summary(data: Dataset, train_images: int) -> str:
     )
 
 
-def shown(path: Path) -> str:
+def shown(path: Path | str) -> str:
     """Return a path as short as it can be written from the current folder."""
     with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
+        return str(Path(path).resolve().relative_to(Path.cwd()))
     return str(path)
 
 

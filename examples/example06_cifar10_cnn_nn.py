@@ -6,7 +6,7 @@ augmentation, and checkpoints from which training goes on as if it had never bee
 
     python examples/example06_cifar10_cnn_nn.py                  # CIFAR-10; downloads 170 MB once
     python examples/example06_cifar10_cnn_nn.py --data sample    # offline, on drawn sample data
-    python examples/example06_cifar10_cnn_nn.py --channels 64 256 256 --epochs 20    # the long run
+    python examples/example06_cifar10_cnn_nn.py --channels 64 256 256 --epochs 16    # the long run
 
 The README has the measured results of all three, each with its machine, versions, seed and time.
 
@@ -28,10 +28,10 @@ from tqdm import tqdm
 from datasets import cifar10
 
 NAME = Path(__file__).stem
-EPOCHS = 8
+EPOCHS = 10
 BATCH_SIZE = 500
 LEARNING_RATE = 1.0  # at the peak of the cycle
-CHANNELS = (32, 64, 128)  # of the three stages, each of two convolutions
+CHANNELS = (32, 64, 192)  # of the three stages, each of two convolutions
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 OFFSET_RATE = 8.0  # the offsets of batch normalisation learn so many times faster than the kernels
@@ -104,10 +104,10 @@ class Network(tf.Module):
         x = self.convolution(x, self.whitening)  # (N, 32, 32, 12)
         for layer, kernel in enumerate(self.kernels):
             x = self.convolution(x, kernel)
-            if layer % 2 == 0:  # to (N, 16, 16, 32), (N, 8, 8, 64) and (N, 4, 4, 128)
+            if layer % 2 == 0:  # to (N, 16, 16, 32), (N, 8, 8, 64) and (N, 4, 4, 192)
                 x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
             x = tf.nn.relu(self.batch_normalisation(x, layer, training))
-        x = tf.cast(tf.reduce_max(x, axis=[1, 2]), tf.float32)  # (N, 128)
+        x = tf.cast(tf.reduce_max(x, axis=[1, 2]), tf.float32)  # (N, 192)
         return tf.matmul(x, self.head) * LOGIT_SCALE  # (N, 10)
 
     def convolution(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -219,18 +219,25 @@ def one_cycle(done: float) -> float:
 
 
 def predict(network: Network, images: np.ndarray, batch_size: int = 1000) -> np.ndarray:
-    """Return logits (N, 2, classes) for each of the images (N, 32, 32, 3) and its mirror image.
+    """Return logits (N, classes) for images (N, 32, 32, 3).
 
-    A mirrored cat is a cat, and two looks are better than one: the mean of the two decides. No
-    image is left out; the last batch is as long as it comes out.
+    No image is left out; the last batch is as long as it comes out.
     """
-
-    @tf.function(reduce_retracing=True)
-    def look_twice(batch):
-        return tf.stack([network(view, training=False) for view in (batch, batch[:, :, ::-1])], 1)
-
+    look = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
     starts = range(0, len(images), batch_size)
-    return np.concatenate([look_twice(images[i : i + batch_size]).numpy() for i in starts])
+    return np.concatenate([look(images[i : i + batch_size]).numpy() for i in starts])
+
+
+def predict_from_six_views(network: Network, images: np.ndarray) -> np.ndarray:
+    """Return the mean logits (N, classes) over six views of each image.
+
+    A mirrored cat is a cat, and so is one that sits a pixel further down: the image itself, moved
+    by a pixel up and left, down and right, and the mirror images of all three.
+    """
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    size = images.shape[1]
+    moved = [padded[:, start : start + size, start : start + size] for start in range(3)]
+    return np.mean([predict(network, x[:, :, ::d]) for x in moved for d in (1, -1)], axis=0)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -282,12 +289,16 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
                     tf.constant([args.seed, step]),
                 )
                 training.sums[2].assign(before + time.perf_counter() - started)
-                if stop_asked():
+                if stop_asked() and i + 1 < steps:  # a whole epoch is saved below
                     bar.close()
-                    print("stopped; saved", common.shown(Path(manager.save())))
+                    print(f"stopped after step {step + 1}; saved {common.shown(manager.save())}")
                     raise KeyboardInterrupt
-            logits = predict(training.network, data.validation_images).mean(axis=1)
+            logits = predict(training.network, data.validation_images)
             loss, right, seconds = training.sums.numpy() / (steps, steps, 1)
+            if not np.isfinite(loss):
+                raise common.UserError(
+                    f"the loss is {loss} in epoch {epoch + 1}: use a smaller --learning-rate"
+                )
             validation_loss = float(mean_loss(logits, data.validation_labels))
             validation_right = accuracy(logits, data.validation_labels)
             training.history[epoch].assign(
@@ -297,6 +308,8 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
             manager.save()
             print(f"{epoch + 1:5}  {loss:6.4f}    {right:6.4f}           {validation_loss:6.4f}"
                   f"    {validation_right:6.4f}    {seconds:6.1f}")  # fmt: skip
+            if stop_asked() and epoch + 1 < args.epochs:
+                raise KeyboardInterrupt
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -330,8 +343,8 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"going on after step {int(training.step)}, from {common.shown(checkpoints)}")
     train(training, data, args, manager)
 
-    logits = predict(network, data.test_images)
-    probabilities = tf.nn.softmax(logits.mean(axis=1)).numpy()
+    one_view = predict(network, data.test_images)
+    probabilities = tf.nn.softmax(predict_from_six_views(network, data.test_images)).numpy()
     columns = training.history.numpy().T.tolist()
     keys = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
     history = dict(zip(keys, columns, strict=True))
@@ -339,7 +352,7 @@ def main(argv: list[str] | None = None) -> dict:
     metrics = settings | {
         "data": data.name,
         "test_accuracy": accuracy(probabilities, labels),
-        "test_accuracy_without_mirror_images": accuracy(logits[:, 0], labels),
+        "test_accuracy_from_one_view": accuracy(one_view, labels),
         "train_seconds": round(seconds, 1),
         "images_per_second": round(int(training.step) * args.batch_size / seconds),
         "parameters": parameters,

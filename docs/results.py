@@ -1,0 +1,101 @@
+"""Write the tables of measured results in README.md from the files in docs/results/.
+
+    python docs/results.py            # rewrite the tables
+    python docs/results.py --check    # exit with status 1 if they are not what the files say
+
+A run of an example enters the table when its metrics.json is copied to docs/results/ as
+exampleNN_what.json, a benchmark when its --output goes to docs/results/benchmark_what.json. No
+number in the tables is typed by hand.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results"
+
+
+def row(cells: list[str]) -> str:
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join([row(header), row(["---"] * len(header)), *map(row, rows)])
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def machine(metrics: dict) -> str:
+    """Return the machine and the versions that a result was measured with."""
+    what, versions = metrics["machine"], metrics["versions"]
+    device = "GPU" if what["gpu"] else f"{what['cores']} cores"
+    return f"{what['processor']}, {device}; TensorFlow {versions['tensorflow']}"
+
+
+def runs() -> str:
+    """Return the table of the examples' runs."""
+    header = [
+        "example",
+        "command",
+        "data",
+        "test accuracy",
+        "training",
+        "in all",
+        "arithmetic, seed",
+    ]
+    rows, machines = [], set()
+    for path in sorted(RESULTS.glob("example*.json")):
+        metrics = json.loads(path.read_text())
+        machines.add(machine(metrics))
+        rows.append(
+            [
+                path.stem[len("example") :][:2],
+                f"`{metrics['command']}`",
+                metrics["data"],
+                f"{metrics['test_accuracy']:.2%}",
+                duration(metrics["train_seconds"]),
+                duration(metrics["total_seconds"]),
+                f"{metrics['precision']}, {metrics['seed']}",
+            ]
+        )
+    return table(header, rows) + "\n\nMachine: " + "; ".join(sorted(machines)) + "."
+
+
+def benchmarks() -> str:
+    """Return the tables that the benchmarks have written, each under its command."""
+    parts = []
+    for path in sorted(RESULTS.glob("benchmark_*.json")):
+        result = json.loads(path.read_text())
+        head, *rows = result["table"]
+        parts.append(f"`{result['command']}`: {result['title']}\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def filled_in(text: str) -> str:
+    """Return README.md's text with the tables between its markers replaced."""
+    for name, content in (("runs", runs()), ("benchmarks", benchmarks())):
+        start, end = f"<!-- {name}: written by docs/results.py -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n\n{content}\n\n{end}{after}"
+    return text
+
+
+def main(arguments: list[str]) -> None:
+    """Rewrite the tables, or check them."""
+    before = README.read_text()
+    after = filled_in(before)
+    if arguments == ["--check"]:
+        sys.exit("README.md is out of date: run python docs/results.py" if before != after else 0)
+    README.write_text(after)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
