@@ -39,6 +39,7 @@ LABEL_SMOOTHING = 0.2
 WARM_UP = 0.2  # share of the steps in which the learning rate rises; then it falls to zero
 SHIFT = 2  # pixels by which an image is moved at most, in each direction
 KEEP = 0.6  # share of the old moving average that is kept in every step
+NOISE = 2.0  # variance below which a component is not worth blowing up, in squared pixel values
 EPSILON = 1e-5  # keeps batch normalisation from dividing by zero
 LOGIT_SCALE = 1 / 9  # small logits at the start, so that the high learning rate does no harm
 
@@ -53,20 +54,18 @@ LOGIT_SCALE = 1 / 9  # small logits at the start, so that the high learning rate
 # its standard deviation (A. Coates, H. Lee, A. Ng, AISTATS 2011, section 3.1.2).
 
 
-def whitening_kernels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def whitening_kernels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute the fixed first layer from some images, uint8 (N, 32, 32, 3).
 
     Returns:
-        Mean and standard deviation of each colour, float32 (3,); kernels, float32 (2, 2, 3, 12).
+        The mean of each colour, rounded, float32 (3,), and kernels, float32 (2, 2, 3, 12).
     """
-    mean = images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
-    deviation = images.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
-    scaled = (images - mean) / deviation
-    patches = np.lib.stride_tricks.sliding_window_view(scaled, (2, 2), axis=(1, 2))
+    mean = images.mean(axis=(0, 1, 2)).round().astype(np.float32)
+    patches = np.lib.stride_tricks.sliding_window_view(images - mean, (2, 2), axis=(1, 2))
     patches = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, 12)  # (N * 31 * 31, 2 * 2 * 3)
     variances, components = np.linalg.eigh(np.cov(patches, rowvar=False))
-    kernels = components / np.sqrt(variances + 5e-4)  # one in each column
-    return mean, deviation, kernels.reshape(2, 2, 3, 12).astype(np.float32)
+    kernels = components / np.sqrt(variances + NOISE)  # one in each column
+    return mean, kernels.reshape(2, 2, 3, 12).astype(np.float32)
 
 
 # %% Model
@@ -82,7 +81,7 @@ class Network(tf.Module):
         super().__init__()
         rng = np.random.default_rng(seed)
         self.dtype = dtype
-        self.mean, self.deviation, self.whitening = whitening_kernels(images)
+        self.mean, self.whitening = whitening_kernels(images)
         self.kernels, self.offsets, self.moving_means, self.moving_variances = [], [], [], []
         inputs = self.whitening.shape[-1]
         for outputs in np.repeat(channels, 2):
@@ -100,7 +99,7 @@ class Network(tf.Module):
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """Compute float32 logits (N, classes) from uint8 images (N, 32, 32, 3)."""
-        x = (tf.cast(images, tf.float32) - self.mean) / self.deviation
+        x = tf.cast(images, self.dtype) - tf.cast(self.mean, self.dtype)  # exact: whole numbers
         x = self.convolution(x, self.whitening)  # (N, 32, 32, 12)
         for layer, kernel in enumerate(self.kernels):
             x = self.convolution(x, kernel)
@@ -112,8 +111,7 @@ class Network(tf.Module):
 
     def convolution(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Slide the kernel over the images; "SAME" pads with zeros, so height and width stay."""
-        x, kernel = tf.cast(x, self.dtype), tf.cast(kernel, self.dtype)
-        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
+        return tf.nn.conv2d(x, tf.cast(kernel, self.dtype), strides=1, padding="SAME")
 
     def batch_normalisation(self, x: tf.Tensor, layer: int, training: bool) -> tf.Tensor:
         """Compute (x - mean) / sqrt(variance + epsilon) + offset, channel by channel.
@@ -328,7 +326,7 @@ def main(argv: list[str] | None = None) -> dict:
         raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
     print(common.summary(data, count))
     labels, names = data.test_labels, data.class_names
-    network = Network(data.train_images[:5000], args.channels, len(names), dtype, args.seed)
+    network = Network(data.train_images[:1000], args.channels, len(names), dtype, args.seed)
     training = Training(network, args.epochs)
     parameters = sum(int(tf.size(variable)) for variable in network.trainable_variables)
     print(f"{parameters:,} parameters")

@@ -212,7 +212,7 @@ def train_top(features: np.ndarray, labels: np.ndarray, classes: int, args):
 
     history = {"loss": [], "accuracy": [], "validation_loss": [], "validation_accuracy": []}
     best = (0.0, kernel.numpy(), bias.numpy())
-    for epoch in tqdm(range(args.epochs), "training the top layer", leave=False):
+    for epoch in tqdm(range(args.epochs), "   training the top layer", leave=False):
         order = np.random.default_rng([args.seed, epoch]).permutation(len(train))
         batches = np.split(order, range(args.batch_size, len(order), args.batch_size))
         rows = [
@@ -272,11 +272,11 @@ def main(argv: list[str] | None = None) -> dict:
 
     print("5. transfer")
     del network
-    features_folder, size = folder / "features", config.dense
+    features_folder = folder / "features"
     measured = {"images": 0, "seconds": 0.0}
 
-    def cached(weights, title):
-        """Return the network, and its features of the training and test images."""
+    def cached(weights, name):
+        """Return the network, and its features of the training and of the test images."""
         network = vgg16.VGG16(weights, config, dtype)
         extract, description = fixed_part(network), describe(weights, dtype)
 
@@ -287,15 +287,28 @@ def main(argv: list[str] | None = None) -> dict:
             measured["seconds"] += time.perf_counter() - started
             return features
 
-        parts = ((data.train_images, len(images)), (data.test_images, len(test_images)))
-        return network, *(
-            feature_cache.cached_features(
-                features_folder, description, timed, part, count, size, EXTRACTION_BATCH, title
-            )
-            for part, count in parts
-        )
+        both = []
+        for kind, part, count in (
+            ("training", data.train_images, len(images)),
+            ("test", data.test_images, len(test_images)),
+        ):
+            try:
+                features = feature_cache.cached_features(
+                    features_folder,
+                    description,
+                    timed,
+                    part,
+                    count,
+                    config.dense,
+                    EXTRACTION_BATCH,
+                    f"   {name}, {kind} images",
+                )
+            except ValueError as error:
+                raise common.UserError(f"these weights do not fit: {error}") from error
+            both.append(features)
+        return network, *both
 
-    network, features, test_features = cached(weights, "features")
+    network, features, test_features = cached(weights, "VGG16")
     started = time.perf_counter()
     kernel, bias, history = train_top(features, labels, len(data.class_names), args)
     seconds = time.perf_counter() - started
@@ -309,7 +322,9 @@ def main(argv: list[str] | None = None) -> dict:
     def vgg16_10(images):
         return network(vgg16.preprocess(images, config.image_size))
 
-    starts = tqdm(range(0, len(test_images), EXTRACTION_BATCH), "VGG16_10 end to end", leave=False)
+    starts = tqdm(
+        range(0, len(test_images), EXTRACTION_BATCH), "   VGG16_10 end to end", leave=False
+    )
     logits = [vgg16_10(test_images[i : i + EXTRACTION_BATCH]).numpy() for i in starts]
     logits = np.concatenate(logits)
     accuracy = float(np.mean(logits.argmax(axis=1) == test_labels))
@@ -322,7 +337,7 @@ def main(argv: list[str] | None = None) -> dict:
     if not args.no_baseline:
         del network
         untrained = vgg16.random_weights(config, args.seed)
-        _, features, test_features = cached(untrained, "features, untrained")
+        _, features, test_features = cached(untrained, "untrained VGG16")
         kernel, bias, _ = train_top(features, labels, len(data.class_names), args)
         untrained_logits = test_features.astype(np.float32) @ kernel + bias
         untrained_accuracy = float(np.mean(untrained_logits.argmax(axis=1) == test_labels))
