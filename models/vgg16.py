@@ -6,6 +6,7 @@ checkpoint vgg_16.ckpt of TF-slim, https://github.com/tensorflow/models/tree/mas
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,7 @@ def read_weights(path: Path, config: Config) -> dict[str, np.ndarray]:
     """
     if path.suffix == ".index":
         path = path.with_suffix("")
-    if not path.is_file() and not Path(f"{path}.index").is_file():
+    if not os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
         raise WeightsError(f"there is no file of weights at {path}")
     readers = {".h5": _read_keras, ".hdf5": _read_keras, ".npz": _read_npz}
     reader = readers.get(path.suffix, _read_checkpoint)
@@ -241,7 +242,7 @@ def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {name: np.asarray(arrays[name]) for name in arrays.files}
 
 
 def _read_keras(path: Path) -> dict[str, np.ndarray]:
@@ -253,6 +254,10 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
             group.visititems(lambda _, item, found=arrays: _keep_array(item, found))
             if not arrays:
                 continue  # a layer without weights, such as a pooling
+            if len(arrays) != 2:
+                raise WeightsError(
+                    f"{path}: {group_name} holds {len(arrays)} arrays, not a kernel and its biases"
+                )
             kernel, bias = sorted(arrays, key=lambda array: -array.ndim)
             block = group_name.replace("block", "conv").replace("_conv", "/conv")
             if "/" in block:  # block1_conv2 -> conv1/conv1_2
