@@ -148,6 +148,18 @@ def test_damaged_shard_is_computed_again(tmp_path, images, damage):
     assert cached(tmp_path, images, 350)[1] == 0
 
 
+def test_any_damage_to_the_head_of_a_shard(tmp_path, images):
+    first, _ = cached(tmp_path, images, 50)
+    (shard,) = shards(tmp_path)
+    content = shard.read_bytes()
+    rng = np.random.default_rng(2)
+    for position in rng.integers(0, 118, 60):  # up to the spaces that fill it up
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << rng.integers(8)
+        shard.write_bytes(damaged)
+        assert np.array_equal(cached(tmp_path, images, 50)[0], first)
+
+
 @pytest.mark.parametrize(
     "array", [np.zeros((99, SIZE), np.float16), np.zeros((100, SIZE), np.float32), np.zeros(3)]
 )
