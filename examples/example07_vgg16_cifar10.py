@@ -40,7 +40,7 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 DROPOUT = 0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
 EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
-TRAIN_IMAGES, TEST_IMAGES = 4000, 1000  # of the full data: about a quarter of an hour, two cores
+TRAIN_IMAGES, TEST_IMAGES = 3000, 1000  # of the full data: about a quarter of an hour, two cores
 VALIDATION_SHARE = 0.1  # of the training images, to choose the best epoch by
 SAMPLE_IMAGES = 6000  # drawn to train the sample VGG16 on
 
@@ -89,8 +89,8 @@ def check(network: vgg16.VGG16, names: tuple[str, ...] | None, path: Path | None
     """Print the five likeliest classes for a photograph, or for a drawing if weights are sample."""
     size = network.config.image_size
     if path is None and network.config.classes < 1000:
-        image, what = sample.drawn_objects(sample.OTHER_KINDS[:1], 1, size, seed=8)[0][0], "drawing"
-        what = f"a drawing of a {sample.OTHER_KINDS[0]}"
+        kind = sample.OTHER_KINDS[0]
+        image, what = sample.drawn_objects([kind], 1, size, seed=8)[0][0], f"a drawing ({kind})"
     else:
         path = path or Path(common.matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
         try:

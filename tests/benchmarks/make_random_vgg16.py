@@ -1,0 +1,30 @@
+"""Write a full-size VGG16 checkpoint of random numbers, in the form of TF-slim's vgg_16.ckpt.
+
+    python tests/benchmarks/make_random_vgg16.py models/random_vgg_16.ckpt
+
+It has the 34 names, shapes and dtypes of the real one and is read at the same speed; it has just
+never seen an image. For measuring what does not depend on what the weights are:
+
+    python examples/example07_vgg16_cifar10.py --weights models/random_vgg_16.ckpt --no-baseline
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from models import vgg16
+
+
+def main(arguments: list[str]) -> None:
+    """Write the checkpoint, 553 MB."""
+    if len(arguments) != 1:
+        sys.exit(__doc__)
+    path = Path(arguments[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vgg16.write_v1_checkpoint(path, vgg16.random_weights(vgg16.Config(), seed=1))
+    print("wrote", path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
