@@ -6,7 +6,7 @@ one stay as they are, so what they make of an image is computed once and kept on
 
     python examples/example07_vgg16_cifar10.py --data sample    # offline: small weights made here
     python examples/example07_vgg16_cifar10.py                  # VGG16 (513 MB) and CIFAR-10
-    python examples/example07_vgg16_cifar10.py --train-images 45000 --test-images 10000    # hours
+    python examples/example07_vgg16_cifar10.py --train-images 50000 --test-images 10000    # hours
 
 The README has the measured results, each with its machine, versions, seed and time.
 
@@ -246,17 +246,19 @@ def main(argv: list[str] | None = None) -> dict:
     folder = args.models_dir / NAME
 
     data = cifar10.load(args.data, args.data_dir)
-    defaults = (TRAIN_IMAGES, TEST_IMAGES) if args.data == "full" else (None, None)
-    images = data.train_images[: args.train_images or defaults[0]]
-    test_images = data.test_images[: args.test_images or defaults[1]]
-    labels, test_labels = data.train_labels[: len(images)], data.test_labels[: len(test_images)]
-    if len(images) < 20:
-        raise common.UserError(f"{len(images)} training images are too few; use --train-images 20")
+    # The top layer's validation images are held back below: here, all 50,000 are for training.
+    all_images = np.concatenate([data.train_images, data.validation_images])
+    all_labels = np.concatenate([data.train_labels, data.validation_labels])
+    limits = (TRAIN_IMAGES, TEST_IMAGES) if args.data == "full" else (None, None)
+    labels = all_labels[: args.train_images or limits[0]]
+    test_labels = data.test_labels[: args.test_images or limits[1]]
+    test_images = data.test_images[: len(test_labels)]
+    if len(labels) < 20:
+        raise common.UserError(f"--train-images {len(labels)} is too few: at least 20 are needed")
     print(common.summary(data, len(data.train_images)))
-    print(
-        f"using {len(images):,} of them for training and {len(test_images):,} for the test", end=""
-    )
-    print("; for all of them: --train-images 45000 --test-images 10000" if defaults[0] else "")
+    print(f"of these, {len(labels):,} are used for training and {len(test_labels):,} for the test")
+    if args.data == "full":
+        print("for all of them, in hours: --train-images 50000 --test-images 10000")
 
     print("1. checkpoint")
     path, config, class_names = get_weights(args)
@@ -289,8 +291,8 @@ def main(argv: list[str] | None = None) -> dict:
 
         both = []
         for kind, part, count in (
-            ("training", data.train_images, len(images)),
-            ("test", data.test_images, len(test_images)),
+            ("training", all_images, len(labels)),
+            ("test", data.test_images, len(test_labels)),
         ):
             try:
                 features = feature_cache.cached_features(
@@ -357,8 +359,8 @@ def main(argv: list[str] | None = None) -> dict:
     metrics = {
         "data": data.name,
         "weights": common.shown(path),
-        "train_images": len(images),
-        "test_images": len(test_images),
+        "train_images": len(labels),
+        "test_images": len(test_labels),
         "test_accuracy": accuracy,
         "test_accuracy_of_top_layer": head_accuracy,
         "test_accuracy_untrained": untrained_accuracy,
