@@ -166,7 +166,7 @@ def random_weights(config: Config, seed: int) -> dict[str, np.ndarray]:
 
 
 def check_weights(weights: Mapping[str, np.ndarray], config: Config, source: str = "") -> None:
-    """Check that exactly the weights of `config` are there, each with its shape, as floats.
+    """Check that exactly the weights of `config` are there, with their shapes, as finite float32.
 
     Raises:
         WeightsError: names the first weight that is missing, unknown or wrong.
@@ -181,6 +181,8 @@ def check_weights(weights: Mapping[str, np.ndarray], config: Config, source: str
             raise WeightsError(f"{where}{name} has shape {tuple(found.shape)}, expected {shape}")
         if found.dtype != np.float32:
             raise WeightsError(f"{where}{name} has dtype {found.dtype}, expected float32")
+        if not np.isfinite(found).all():  # a ReLU can hide it: the result would just be wrong
+            raise WeightsError(f"{where}{name} holds values that are not finite numbers")
     for name in weights:
         if name not in expected:
             raise WeightsError(f"{where}{name} is not a weight of VGG16")

@@ -305,8 +305,9 @@ def test_missing_weight_is_named(tmp_path, weights, form):
     [
         (np.zeros(9, np.float32), "has shape (9,), expected (8,)"),
         (np.zeros(8, np.float64), "has dtype float64, expected float32"),
+        (np.array([0, 0, 0, np.nan, 0, 0, 0, 0], np.float32), "holds values that are not finite"),
     ],
-    ids=["shape", "dtype"],
+    ids=["shape", "dtype", "nan"],
 )
 def test_wrong_weight_is_named(tmp_path, weights, form, array, told):
     path = write(tmp_path, form, {**weights, BIASES: array})
