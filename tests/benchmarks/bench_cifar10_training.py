@@ -1,0 +1,199 @@
+"""Example 06 beside TensorFlow's tutorial images/cnn, both as whole processes, in turn.
+
+    python tests/benchmarks/bench_cifar10_training.py --seeds 0 1 2
+
+Each process starts cold, loads CIFAR-10 from the binary version, trains and evaluates. The tutorial
+(https://www.tensorflow.org/tutorials/images/cnn) is written anew from its description: three 3x3
+convolutions of 32, 64 and 64 filters, two poolings, dense 64, Adam, batches of 32, 10 epochs,
+the test images evaluated after each. Last, example 06's training step and the machine's matrix
+product are timed in turn, to see what share of that speed the step reaches.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STARTED = time.perf_counter()
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+def tutorial(data_dir: Path, seed: int, epochs: int) -> dict:
+    """Train the tutorial's network, and return its accuracy and seconds."""
+    import tensorflow as tf
+
+    from datasets import cifar10
+
+    tf.keras.utils.set_random_seed(seed)
+    data = cifar10.load("full", data_dir)
+    images = data.train_images.base[:50_000] / 255.0  # as the tutorial: float64, all 50,000
+    labels = data.train_labels.base[:50_000]
+    test = (data.test_images / 255.0, data.test_labels)
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            layers.Input((32, 32, 3)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    began = time.perf_counter()
+    model.fit(images, labels, epochs=epochs, validation_data=test, verbose=2)
+    fitted = time.perf_counter() - began
+    accuracy = model.evaluate(*test, verbose=0)[1]
+    return {
+        "test_accuracy": accuracy,
+        "total_seconds": time.perf_counter() - STARTED,
+        "images_per_second": len(images) * epochs / fitted,
+    }
+
+
+def in_own_process(command: list[str]) -> float:
+    """Run a command, and return how many seconds it took from start to end."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def multiplications(channels: tuple[int, ...]) -> int:
+    """Count what example 06's convolutions multiply in one training step, for one image.
+
+    Forward, the gradient of the kernels, the gradient of the inputs: three times the same number,
+    except that the whitening only goes forward, and nobody asks for the gradient of its outputs.
+    """
+    total = 32 * 32 * 2 * 2 * 3 * 12
+    inputs, size = 12, 32
+    for number, outputs in enumerate(count for count in channels for _ in range(2)):
+        total += (2 if number == 0 else 3) * size * size * 9 * inputs * outputs
+        inputs = outputs
+        size //= 2 if number % 2 == 0 else 1  # the pooling behind a stage's first convolution
+    return total
+
+
+def spread(values: list[float], form: str) -> str:
+    """Return median and range of some values."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def step_speed(pairs: int = 15) -> tuple[str, float, float]:
+    """Time the training step and a matrix product in turn.
+
+    Returns:
+        The number format, the step's speed in 10^9 operations a second, and the median share of
+        the matrix product's speed.
+    """
+    import numpy as np
+
+    from examples import common
+    from examples import example06_cifar10_cnn_nn as example06
+
+    tf = common.tf
+    dtype = common.start("auto")
+    rng = np.random.default_rng(0)
+    count = example06.BATCH_SIZE
+    images = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+    labels = rng.integers(0, 10, count).astype(np.int32)
+    network = example06.Network(images, example06.CHANNELS, 10, dtype, 0)
+    training = example06.Training(network, 1)
+    matrix = tf.cast(tf.random.normal([2048, 2048]), dtype)
+    product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
+
+    def timed(work, operations: float) -> float:
+        began = time.perf_counter()
+        work()
+        return operations / (time.perf_counter() - began) / 1e9
+
+    def step():
+        mirrored = np.zeros(count, np.float32)
+        training.train_step(images, labels, mirrored, tf.constant(0.1), tf.constant([0, 0]))
+        training.step.numpy()
+
+    step(), product()
+    speeds = []
+    for _ in range(pairs):
+        ours = timed(step, 2 * count * multiplications(example06.CHANNELS))
+        matmul = statistics.median(timed(lambda: product().numpy(), 2 * 2048**3) for _ in range(5))
+        speeds.append((ours, ours / matmul))
+    ours, shares = zip(*speeds, strict=True)
+    return dtype.name, statistics.median(ours), statistics.median(shares)
+
+
+def main() -> None:
+    """Run both sides and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "datasets" / "downloads")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="of both sides, for a quick try")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--tutorial", type=int, metavar="SEED", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.tutorial is not None:
+        result = tutorial(args.data_dir, args.tutorial, args.epochs or 10)
+        args.output.write_text(json.dumps(result))
+        return
+
+    sides = {"example 06": [], "tutorial images/cnn": []}
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            epochs = ["--epochs", str(args.epochs)] if args.epochs else []
+            common = ["--data-dir", str(args.data_dir), *epochs]
+            script = "examples/example06_cifar10_cnn_nn.py"
+            seconds = in_own_process([script, "--models-dir", folder, "--seed", str(seed), *common])
+            metrics = Path(folder) / "example06_cifar10_cnn_nn" / "metrics.json"
+            ours = json.loads(metrics.read_text()) | {"seconds": seconds}
+            sides["example 06"].append(ours)
+            output = Path(folder) / "tutorial.json"
+            flags = ["--tutorial", str(seed), "--output", str(output)]
+            seconds = in_own_process([__file__, *flags, *common])
+            theirs = json.loads(output.read_text()) | {"seconds": seconds}
+            sides["tutorial images/cnn"].append(theirs)
+        print(f"seed {seed}: {ours['test_accuracy']:.2%} in {ours['seconds']:.0f} s, "
+              f"tutorial {theirs['test_accuracy']:.2%} in {seconds:.0f} s", flush=True)  # fmt: skip
+
+    rows = [["", "test accuracy, median (range)", "seconds, median (range)", "images a second"]]
+    for name, results in sides.items():
+        accuracies = [result["test_accuracy"] for result in results]
+        times = [result["seconds"] for result in results]
+        speed = statistics.median(result["images_per_second"] for result in results)
+        rows.append(
+            [
+                name,
+                spread(accuracies, ".2%"),
+                spread(times, ".0f"),
+                f"{speed:,.0f}",
+            ]
+        )
+    pairs = zip(*sides.values(), strict=True)
+    ratio = statistics.median(ours["seconds"] / theirs["seconds"] for ours, theirs in pairs)
+    precision, speed, share = step_speed()
+    title = (
+        f"{len(args.seeds)} seeds, whole processes in turn; example 06 takes {ratio:.2f} times as "
+        f"long as the tutorial (median of the pairs). Its training step computes {speed:.0f} "
+        f"GFLOP/s, {share:.0%} of what a {precision} matrix product beside it reaches."
+    )
+    print(title)
+    for row in rows:
+        print("  ".join(f"{cell:32}" for cell in row))
+    if args.output:
+        command = "python tests/benchmarks/bench_cifar10_training.py --seeds " + " ".join(
+            map(str, args.seeds)
+        )
+        result = {"title": title, "command": command, "table": rows}
+        args.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
