@@ -5,8 +5,9 @@
 Each process starts cold, loads CIFAR-10 from the binary version, trains and evaluates. The tutorial
 (https://www.tensorflow.org/tutorials/images/cnn) is written anew from its description: three 3x3
 convolutions of 32, 64 and 64 filters, two poolings, dense 64, Adam, batches of 32, 10 epochs,
-the test images evaluated after each. Last, example 06's training step and the machine's matrix
-product are timed in turn, to see what share of that speed the step reaches.
+the test images evaluated after each (its images a second include that). Last, example 06's training
+step and the machine's matrix product are timed in turn, to see what share of that speed the step
+reaches.
 """
 
 import argparse
@@ -188,9 +189,9 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{cell:32}" for cell in row))
     if args.output:
-        command = "python tests/benchmarks/bench_cifar10_training.py --seeds " + " ".join(
-            map(str, args.seeds)
-        )
+        flags = ["--seeds", *map(str, args.seeds)]
+        flags += ["--epochs", str(args.epochs)] if args.epochs else []
+        command = " ".join(["python tests/benchmarks/bench_cifar10_training.py", *flags])
         result = {"title": title, "command": command, "table": rows}
         args.output.write_text(json.dumps(result, indent=2) + "\n")
 
