@@ -1,0 +1,183 @@
+"""How fast example 07 computes VGG16's features, beside the machine's own matrix products.
+
+    python tests/benchmarks/bench_vgg16_features.py [--pairs 9] [--output PATH.json]
+
+The network has its full size and random weights; the images are random too: the time does not
+depend on the values. Two questions:
+
+* Which share of the machine's matrix-product speed does feature extraction reach, in each
+  precision? Both sides run in turn, so that other load on the machine meets both alike; the share
+  is the median of the pairs' ratios. The aim: at least 95 %. It can pass 100 %, because a square
+  matrix product is not the fastest that a processor can do.
+* How much shorter is an epoch of the top layer on stored features than an epoch through the whole
+  network? The latter is extrapolated from the measured images a second. The aim: a hundredth.
+
+About two minutes on two cores, and 2 GB of memory.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from examples import example07_vgg16_cifar10 as example07  # noqa: E402
+from models import vgg16  # noqa: E402
+
+BATCH = example07.EXTRACTION_BATCH
+SIZES = (2048, 4096)  # of the square matrices; the faster one counts
+HEAD_IMAGES = 4000  # whose features are stored
+HEAD_EPOCHS = 20
+
+
+def gigaflop_per_image(config: vgg16.Config) -> float:
+    """Count a multiplication and an addition for each weight and each position it is used at."""
+    total = 0
+    for name, shape in config.shapes().items():
+        if name.endswith("weights") and "/fc8/" not in name:
+            side = 1
+            if "/conv" in name:
+                block = int(name.split("/")[1].removeprefix("conv"))
+                side = config.image_size // 2 ** (block - 1)
+            total += 2 * side**2 * int(np.prod(shape))
+    return total / 1e9
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def fastest_product(dtype: tf.DType) -> tuple[Callable[[], object], float]:
+    """Return a function that multiplies two square matrices, and its thousand million operations.
+
+    Of the sizes tried, it is the one at which the machine is fastest.
+    """
+    candidates = []
+    for size in SIZES:
+        a, b = (tf.cast(tf.random.normal([size, size]), dtype) for _ in range(2))
+        multiply = tf.function(tf.matmul)
+
+        def product(multiply=multiply, a=a, b=b) -> object:
+            return multiply(a, b)[0, 0].numpy()  # .numpy() waits for the result
+
+        product()  # traces and warms up
+        gigaflop = 2 * size**3 / 1e9
+        speed = gigaflop / min(seconds(product) for _ in range(4))
+        candidates.append((speed, product, gigaflop))
+    return max(candidates, key=lambda candidate: candidate[0])[1:]
+
+
+def measure_extraction(weights: dict[str, np.ndarray], dtype: tf.DType, pairs: int) -> dict:
+    """Measure extraction, and matrix products of as many operations, in turn."""
+    config = vgg16.Config()
+    extract = example07.fixed_part(vgg16.VGG16(weights, config, dtype))
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
+    product, product_gigaflop = fastest_product(dtype)
+    gigaflop = BATCH * gigaflop_per_image(config)
+    repeats = round(gigaflop / product_gigaflop)
+
+    def products() -> None:
+        for _ in range(repeats):
+            product()
+
+    def features() -> None:
+        extract(images).numpy()
+
+    features()  # traces and warms up
+    product_speeds, speeds = [], []  # in GFLOP a second
+    for _ in range(pairs):
+        product_speeds.append(repeats * product_gigaflop / seconds(products))
+        speeds.append(gigaflop / seconds(features))
+    shares = [speed / product for speed, product in zip(speeds, product_speeds, strict=True)]
+    speed = statistics.median(speeds)
+    return {
+        "images_per_second": BATCH * speed / gigaflop,
+        "gflop_per_second": speed,
+        "matrix_product_gflop_per_second": statistics.median(product_speeds),
+        "share_of_matrix_product": statistics.median(shares),
+        "share_lowest": min(shares),
+        "share_highest": max(shares),
+    }
+
+
+def measure_head_epoch() -> float:
+    """Return the seconds of one epoch of the top layer on stored features of 4096 numbers."""
+    rng = np.random.default_rng(0)
+    features = rng.random((HEAD_IMAGES, vgg16.Config().dense), np.float32).astype(np.float16)
+    labels = rng.integers(0, 10, HEAD_IMAGES).astype(np.int32)
+
+    def train(epochs: int) -> None:
+        args = argparse.Namespace(
+            epochs=epochs,
+            batch_size=example07.BATCH_SIZE,
+            learning_rate=example07.LEARNING_RATE,
+            seed=0,
+        )
+        example07.train_top(features, labels, 10, args)
+
+    # The difference leaves out what happens once: statistics of the features, tracing.
+    train(1)
+    return (seconds(lambda: train(HEAD_EPOCHS + 1)) - seconds(lambda: train(1))) / HEAD_EPOCHS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--output", type=Path, metavar="PATH", help="write the figures as JSON too")
+    args = parser.parse_args()
+
+    gigaflop = gigaflop_per_image(vgg16.Config())
+    processor = common.processor().get("model name", platform.processor())
+    print(f"{processor}, {common.cores()} cores, TensorFlow {tf.__version__}")
+    print(f"full-size VGG16, random weights and images; {gigaflop:.1f} GFLOP an image without fc8")
+    weights = vgg16.random_weights(vgg16.Config(), seed=0)
+    extraction = {}
+    print(f"\nmedian of {args.pairs} pairs   images/s   GFLOP/s   matrix product   share")
+    for dtype in (tf.float32, tf.bfloat16):
+        row = extraction[dtype.name] = measure_extraction(weights, dtype, args.pairs)
+        print(
+            f"{dtype.name:18} {row['images_per_second']:9.2f} {row['gflop_per_second']:9.0f} "
+            f"{row['matrix_product_gflop_per_second']:16.0f} {row['share_of_matrix_product']:7.0%}"
+            f"   from {row['share_lowest']:.0%} to {row['share_highest']:.0%}"
+        )
+
+    head = measure_head_epoch()
+    print(f"\none epoch of {HEAD_IMAGES:,} images     seconds")
+    print(f"top layer, stored features {head:9.3f}")
+    ratios = {}
+    for name, row in extraction.items():
+        whole = HEAD_IMAGES / row["images_per_second"]
+        ratios[name] = head / whole
+        print(
+            f"whole network, {name:11} {whole:9.0f}   extrapolated from images/s; "
+            f"the top layer takes 1/{whole / head:.0f} of it"
+        )
+    if args.output:
+        result = {
+            "processor": processor,
+            "cores": common.cores(),
+            "tensorflow": tf.__version__,
+            "pairs": args.pairs,
+            "gflop_per_image": gigaflop,
+            "extraction": extraction,
+            "head_images": HEAD_IMAGES,
+            "head_epoch_seconds": head,
+            "head_epoch_share_of_whole_network": ratios,
+        }
+        args.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
