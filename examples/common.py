@@ -36,8 +36,13 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-with silent_stderr():
-    import tensorflow as tf
+try:
+    with silent_stderr():
+        import tensorflow as tf
+except KeyboardInterrupt:  # it takes seconds, and there is nothing to save yet
+    sys.exit(130)
+
+tf.get_logger().setLevel("ERROR")  # what the user must know, the examples say themselves
 
 import matplotlib
 
@@ -67,6 +72,22 @@ def positive_int(text: str) -> int:
     return value
 
 
+def seed_number(text: str) -> int:
+    """Parse a whole number from 0 to 2**31 - 1, for argparse."""
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**31 - 1}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
 def make_parser(
     docstring: str, epochs: int, batch_size: int, learning_rate: float, seed: int = 0
 ) -> argparse.ArgumentParser:
@@ -81,8 +102,8 @@ def make_parser(
     add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
     add("--epochs", type=positive_int, default=epochs, help="passes over the training images")
     add("--batch-size", type=positive_int, default=batch_size, help="images in a training step")
-    add("--learning-rate", type=float, default=learning_rate, help="highest learning rate")
-    add("--seed", type=int, default=seed, help="of every random choice")
+    add("--learning-rate", type=positive_float, default=learning_rate, help="highest learning rate")
+    add("--seed", type=seed_number, default=seed, help="of every random choice")
     add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
     add("--train-images", type=positive_int, metavar="N", help="use only the first N images")
     add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
@@ -97,7 +118,10 @@ def run(main: Callable[[], dict]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from what was saved", file=sys.stderr)
+        print(
+            "\ninterrupted; without --restart, the same command goes on from what was saved",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except (UserError, DataError, WeightsError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -240,19 +264,45 @@ def finish(
     return metrics
 
 
-def restore(manager: tf.train.CheckpointManager) -> None:
-    """Restore the latest checkpoint, all of it.
+def open_checkpoints(
+    checkpoint: tf.train.Checkpoint, folder: Path, restart: bool
+) -> tf.train.CheckpointManager:
+    """Make a manager of the checkpoints in a folder, and restore the latest one, all of it.
+
+    With `restart`, what is in the folder is forgotten instead.
 
     Raises:
-        UserError: the checkpoint is damaged, or is not one of this network.
+        UserError: the latest checkpoint is damaged, or is not one of this network.
+        OSError: the folder cannot be made.
     """
-    path = manager.latest_checkpoint
+    folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
+    if restart:
+        (folder / "checkpoint").unlink(missing_ok=True)  # TensorFlow's list of what is there
     try:
-        manager.checkpoint.restore(path).assert_consumed()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
+        if manager.latest_checkpoint:
+            checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         reason = str(error).splitlines()[0][:150]
         raise UserError(
-            f"{shown(path)} cannot be restored ({reason}); --restart begins anew"
+            f"the checkpoint in {shown(folder)} cannot be restored ({reason}); "
+            "--restart begins anew"
+        ) from error
+    return manager
+
+
+def save(manager: tf.train.CheckpointManager) -> str:
+    """Write a checkpoint and return its path.
+
+    Raises:
+        UserError: it cannot be written; those before it are as they were.
+    """
+    try:
+        return manager.save()
+    except tf.errors.OpError as error:
+        reason = str(error).splitlines()[0][:150]
+        raise UserError(
+            f"cannot write a checkpoint to {shown(manager.directory)} ({reason})"
         ) from error
 
 

@@ -109,6 +109,11 @@ class Network(tf.Module):
         x = tf.cast(tf.reduce_max(x, axis=[1, 2]), tf.float32)  # (N, 192)
         return tf.matmul(x, self.head) * LOGIT_SCALE  # (N, 10)
 
+    @tf.function(reduce_retracing=True)
+    def infer(self, images: tf.Tensor) -> tf.Tensor:
+        """Compute logits as outside of training, compiled once for all batches."""
+        return self(images, training=False)
+
     def convolution(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Slide the kernel over the images; "SAME" pads with zeros, so height and width stay."""
         return tf.nn.conv2d(x, tf.cast(kernel, self.dtype), strides=1, padding="SAME")
@@ -221,9 +226,8 @@ def predict(network: Network, images: np.ndarray, batch_size: int = 1000) -> np.
 
     No image is left out; the last batch is as long as it comes out.
     """
-    look = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
     starts = range(0, len(images), batch_size)
-    return np.concatenate([look(images[i : i + batch_size]).numpy() for i in starts])
+    return np.concatenate([network.infer(images[i : i + batch_size]).numpy() for i in starts])
 
 
 def predict_from_six_views(network: Network, images: np.ndarray) -> np.ndarray:
@@ -289,21 +293,23 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
                 training.sums[2].assign(before + time.perf_counter() - started)
                 if stop_asked() and i + 1 < steps:  # a whole epoch is saved below
                     bar.close()
-                    print(f"stopped after step {step + 1}; saved {common.shown(manager.save())}")
+                    saved = common.shown(common.save(manager))
+                    print(f"stopped after step {step + 1}; saved {saved}")
                     raise KeyboardInterrupt
             logits = predict(training.network, data.validation_images)
             loss, right, seconds = training.sums.numpy() / (steps, steps, 1)
-            if not np.isfinite(loss):
-                raise common.UserError(
-                    f"the loss is {loss} in epoch {epoch + 1}: use a smaller --learning-rate"
-                )
             validation_loss = float(mean_loss(logits, data.validation_labels))
+            if not np.isfinite(loss + validation_loss):
+                raise common.UserError(
+                    f"the loss is {loss} in epoch {epoch + 1}, {validation_loss} in validation: "
+                    "use a smaller --learning-rate"
+                )
             validation_right = accuracy(logits, data.validation_labels)
             training.history[epoch].assign(
                 [loss, right, validation_loss, validation_right, seconds]
             )
             training.sums.assign([0.0, 0.0, 0.0])
-            manager.save()
+            common.save(manager)
             print(f"{epoch + 1:5}  {loss:6.4f}    {right:6.4f}           {validation_loss:6.4f}"
                   f"    {validation_right:6.4f}    {seconds:6.1f}")  # fmt: skip
             if stop_asked() and epoch + 1 < args.epochs:
@@ -335,9 +341,8 @@ def main(argv: list[str] | None = None) -> dict:
     settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
     checkpoints = folder / "checkpoints" / common.fingerprint(settings, __file__)
     checkpoint = tf.train.Checkpoint(training=training)
-    manager = tf.train.CheckpointManager(checkpoint, str(checkpoints), max_to_keep=2)
-    if manager.latest_checkpoint and not args.restart:
-        common.restore(manager)
+    manager = common.open_checkpoints(checkpoint, checkpoints, args.restart)
+    if manager.latest_checkpoint:
         print(f"going on after step {int(training.step)}, from {common.shown(checkpoints)}")
     train(training, data, args, manager)
 

@@ -1,6 +1,12 @@
 """What tests of several files share."""
 
+import signal
+
 import pytest
+
+# A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
+# inherits it. The tests are about Ctrl-C as it is in a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
