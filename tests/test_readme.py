@@ -1,0 +1,58 @@
+"""Checks that README.md agrees with the files it speaks of: measured results, commands, links."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SETUP, TEST = (
+    "./setup_env.sh python examples/example07_vgg16_cifar10.py --data sample",
+    "./setup_env.sh pytest",
+)
+
+
+def test_tables_are_what_the_result_files_say():
+    command = [sys.executable, str(ROOT / "docs" / "results.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_check_notices_a_number_that_was_changed_by_hand(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import results
+
+    changed = README.replace("| 06 | `python", "| 60 | `python", 1)
+    assert changed != README
+    monkeypatch.setattr(results, "README", tmp_path / "README.md")
+    results.README.write_text(changed)
+    with pytest.raises(SystemExit, match="out of date"):
+        results.main(["--check"])
+    results.main([])
+    assert results.README.read_text() == README
+
+
+def test_the_two_commands_stand_together_and_ci_runs_the_second():
+    assert f"```\n{SETUP}\n{TEST}\n```" in README
+    assert TEST in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("example[0-9]*.py")), ids=str)
+def test_every_example_is_in_the_index(path):
+    assert f"](examples/{path.name})" in README
+
+
+def test_links_and_pictures_are_there():
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    local = [target for target in targets if not target.startswith("http")]
+    assert len(local) >= 4
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_scripts_that_are_named_are_there():
+    named = set(re.findall(r"(?:examples|tests|docs)/[\w/]+\.py", README))
+    assert len(named) >= 3
+    assert [name for name in named if not (ROOT / name).is_file()] == []
