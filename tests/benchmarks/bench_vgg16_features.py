@@ -165,16 +165,26 @@ def main() -> None:
             f"the top layer takes 1/{whole / head:.0f} of it"
         )
     if args.output:
+        header = ["arithmetic", "images a second", "GFLOP/s", "matrix product", "share (range)"]
+        rows = [
+            [
+                name,
+                f"{row['images_per_second']:.1f}",
+                f"{row['gflop_per_second']:.0f}",
+                f"{row['matrix_product_gflop_per_second']:.0f}",
+                f"{row['share_of_matrix_product']:.0%} "
+                f"({row['share_lowest']:.0%} to {row['share_highest']:.0%})",
+            ]
+            for name, row in extraction.items()
+        ]
+        shares = ", ".join(f"1/{1 / share:.0f} in {name}" for name, share in ratios.items())
         result = {
-            "processor": processor,
-            "cores": common.cores(),
-            "tensorflow": tf.__version__,
-            "pairs": args.pairs,
-            "gflop_per_image": gigaflop,
-            "extraction": extraction,
-            "head_images": HEAD_IMAGES,
-            "head_epoch_seconds": head,
-            "head_epoch_share_of_whole_network": ratios,
+            "title": f"full-size VGG16 with random weights, feature extraction beside the machine's "
+            f"own matrix product, median of {args.pairs} pairs. An epoch of the top layer on stored "
+            f"features of {HEAD_IMAGES:,} images takes {head:.2f} s; of an epoch through the whole "
+            f"network (extrapolated from the images a second) that is {shares}.",
+            "command": "python tests/benchmarks/bench_vgg16_features.py",
+            "table": [header, *rows],
         }
         args.output.write_text(json.dumps(result, indent=2) + "\n")
 
