@@ -179,8 +179,8 @@ def main() -> None:
         ]
         shares = ", ".join(f"1/{1 / share:.0f} in {name}" for name, share in ratios.items())
         result = {
-            "title": "full-size VGG16 with random weights, feature extraction beside the machine's "
-            f"own matrix product, median of {args.pairs} pairs. An epoch of the top layer on stored "
+            "title": "full-size VGG16, random weights: feature extraction beside the machine's own "
+            f"matrix product, median of {args.pairs} pairs. An epoch of the top layer on stored "
             f"features of {HEAD_IMAGES:,} images takes {head:.2f} s; of an epoch through the "
             f"whole network (extrapolated from the images a second) that is {shares}.",
             "command": "python tests/benchmarks/bench_vgg16_features.py",
