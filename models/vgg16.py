@@ -236,7 +236,8 @@ def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     reader = tf.train.load_checkpoint(str(path))
     others = {"global_step", "vgg_16/mean_rgb"}  # in TF-slim's file, but no weights
     return {
-        name: reader.get_tensor(name)
+        # A copy, because TensorFlow never gives the memory of its own arrays back to the system.
+        name: np.array(reader.get_tensor(name))
         for name in reader.get_variable_to_shape_map()
         if name not in others
     }

@@ -448,7 +448,10 @@ def test_full_size_against_keras_applications(full_checkpoint):
 @pytest.mark.slow
 @pytest.mark.real
 def test_full_size_through_example_07(full_checkpoint, tmp_path):
-    """Example 07 on real CIFAR-10 images: features are finite, memory stays below 4 GB."""
+    """Example 07 on real CIFAR-10 images: features are finite, memory stays below 4 GB.
+
+    In float32 and with the untrained network, which takes the most memory.
+    """
     data_dir = ROOT / "datasets" / "downloads"
     if not any((data_dir / "cifar10").glob("cifar-10-*")):
         pytest.skip(f"lay cifar-10-python.tar.gz or cifar-10-binary.tar.gz in {data_dir}/cifar10")
@@ -466,8 +469,8 @@ status = Path("/proc/self/status")
 if status.exists():
     print("peak kB", re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1])
 """
-    arguments = ["--weights", str(full_checkpoint), "--no-baseline", "--epochs", "3"]
-    arguments += ["--train-images", "100", "--test-images", "100"]
+    arguments = ["--weights", str(full_checkpoint), "--precision", "float32"]
+    arguments += ["--train-images", "100", "--test-images", "100", "--epochs", "3"]
     arguments += ["--data-dir", str(data_dir), "--models-dir", str(tmp_path)]
     try:
         done = subprocess.run(
@@ -476,13 +479,14 @@ if status.exists():
         assert done.returncode == 0, done.stderr[-2000:]
         folder = tmp_path / "example07_vgg16_cifar10"
         shards = [np.load(path) for path in folder.glob("features/*/*.npy")]
-        assert [(shard.shape, shard.dtype) for shard in shards] == [((100, 4096), np.float16)] * 2
+        assert [(shard.shape, shard.dtype) for shard in shards] == [((100, 4096), np.float16)] * 4
         assert all(np.isfinite(shard).all() and np.ptp(shard) > 0 for shard in shards)
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["parameters"] == 138_357_544
-        assert metrics["test_accuracy"] == metrics["test_accuracy_of_top_layer"]
+        alone = metrics["test_accuracy_of_top_layer"]
+        assert metrics["test_accuracy"] == pytest.approx(alone, abs=0.01)  # one image, a tie
         if peak := re.search(r"peak kB (\d+)", done.stdout):
-            print(f"peak resident memory {int(peak[1]) / 1e6:.2f} GB")
-            assert int(peak[1]) < 4e6
+            print(f"peak resident memory {int(peak[1]) * 1024 / 1e9:.2f} GB")
+            assert int(peak[1]) * 1024 < 4e9
     finally:
         shutil.rmtree(tmp_path)  # more than a gigabyte of models
