@@ -339,7 +339,7 @@ def main(argv: list[str] | None = None) -> dict:
     print("6. compare")
     untrained_accuracy = None
     if not args.no_baseline:
-        del network, weights, vgg16_10
+        del network, weights, vgg16_10, features, test_features
         gc.collect()
         untrained = vgg16.random_weights(config, args.seed)
         _, features, test_features = cached(untrained, "untrained VGG16")
