@@ -189,7 +189,7 @@ def _fetch(remote: RemoteFile, target: Path) -> None:
     tried = ", ".join(failures) or "nothing, for no address is known"
     raise DataError(
         f"cannot download {remote.path}: tried {tried}; put the file at {target.absolute()} "
-        "by hand, or use --data sample, which needs no network"
+        "by hand; --data sample needs no network"
     )
 
 

@@ -36,12 +36,12 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-try:
-    with silent_stderr():
-        import tensorflow as tf
-except KeyboardInterrupt:  # it takes seconds, and there is nothing to save yet
-    sys.exit(130)
-
+# Importing takes seconds, and there is nothing to save yet: Ctrl-C ends the program on the spot.
+_before = signal.getsignal(signal.SIGINT)
+if _before == signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+with silent_stderr():
+    import tensorflow as tf
 tf.get_logger().setLevel("ERROR")  # what the user must know, the examples say themselves
 
 import matplotlib
@@ -53,6 +53,8 @@ import numpy as np
 from datasets.dataset import Dataset
 from datasets.download import DataError
 from models import WeightsError
+
+signal.signal(signal.SIGINT, _before)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -132,7 +134,8 @@ def run(main: Callable[[], dict]) -> None:
 def ctrl_c() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C (or SIGTERM) into a question the training loop can ask after a step.
 
-    So a step is never cut in half. A second Ctrl-C interrupts at once, as usual.
+    So a step is never cut in half. A second Ctrl-C interrupts at once, as usual. A signal that
+    the shell has told the program to ignore (nohup, "&" in a script) stays ignored.
     """
     asked = []
 
@@ -142,7 +145,8 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
-        signal.signal(number, note)
+        if before[number] != signal.SIG_IGN:  # where the shell has it ignored, as for nohup
+            signal.signal(number, note)
     try:
         yield lambda: bool(asked)
     finally:

@@ -41,8 +41,8 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 DROPOUT = 0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
 EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
-TRAIN_IMAGES, TEST_IMAGES = 3000, 1000  # of the full data: about a quarter of an hour, two cores
-VALIDATION_SHARE = 0.1  # of the training images, to choose the best epoch by
+TRAIN_IMAGES, TEST_IMAGES = 5000, 1000  # of the full data: a quarter of an hour on two cores
+VALIDATION_SHARE = 10  # every tenth of the training images is there to choose the best epoch by
 SAMPLE_IMAGES = 6000  # drawn to train the sample VGG16 on
 
 
@@ -54,26 +54,22 @@ SAMPLE_IMAGES = 6000  # drawn to train the sample VGG16 on
 # It has learned to tell 20 kinds of drawn objects apart; the ten of the task are not among them.
 
 
-def get_weights(args) -> tuple[Path, vgg16.Config, tuple[str, ...] | None]:
-    """Return the file of weights, the network's sizes, and the names of its classes if known."""
-    if args.data == "sample" and args.weights is None:
-        kinds = sample.OTHER_KINDS
-        archive = sample_vgg16.make_archive(
-            args.data_dir / "sample" / "vgg16",
-            pretrained.ARCHIVE,
-            pretrained.CHECKPOINT,
-            pretrained.CLASS_INDEX,
-            kinds,
-            lambda: sample.drawn_objects(kinds, SAMPLE_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7),
-        )
-        checkpoint = pretrained.extract_checkpoint(archive)
-        return checkpoint, sample_vgg16.config(len(kinds)), pretrained.class_names(archive.parent)
-    try:
-        names = pretrained.imagenet_class_names(args.data_dir)
-    except DataError as error:
-        print(f"classes are shown as numbers: {error}")
-        names = None
-    return args.weights or pretrained.vgg16_checkpoint(args.data_dir), vgg16.Config(), names
+def get_checkpoint(args) -> tuple[Path, vgg16.Config]:
+    """Return the file of weights, and the sizes of the network that it holds."""
+    if args.weights:
+        return args.weights, vgg16.Config()
+    if args.data == "full":
+        return pretrained.vgg16_checkpoint(args.data_dir), vgg16.Config()
+    kinds = sample.OTHER_KINDS
+    archive = sample_vgg16.make_archive(
+        args.data_dir / "sample" / "vgg16",
+        pretrained.ARCHIVE,
+        pretrained.CHECKPOINT,
+        pretrained.CLASS_INDEX,
+        kinds,
+        lambda: sample.drawn_objects(kinds, SAMPLE_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7),
+    )
+    return pretrained.extract_checkpoint(archive), sample_vgg16.config(len(kinds))
 
 
 # %% 2. Reconstruct the network
@@ -86,10 +82,11 @@ def get_weights(args) -> tuple[Path, vgg16.Config, tuple[str, ...] | None]:
 # still answer, but nonsense. A photograph of something it knows shows that it sees.
 
 
-def check(network: vgg16.VGG16, names: tuple[str, ...] | None, path: Path | None) -> None:
+def check(network: vgg16.VGG16, checkpoint: Path, args) -> None:
     """Print the five likeliest classes for a photograph, or for a drawing if weights are sample."""
-    size = network.config.image_size
-    if path is None and network.config.classes < 1000:
+    size, classes = network.config.image_size, network.config.classes
+    path = args.image
+    if path is None and classes < 1000:
         kind = sample.OTHER_KINDS[0]
         image, what = sample.drawn_objects([kind], 1, size, seed=8)[0][0], f"a drawing ({kind})"
     else:
@@ -99,11 +96,18 @@ def check(network: vgg16.VGG16, names: tuple[str, ...] | None, path: Path | None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise common.UserError(f"{path} cannot be read as an image: {error}") from error
         image, what = np.asarray(ImageOps.fit(photograph, (size, size))), path.name
-    logits = network(vgg16.preprocess(image[None], size))
-    probabilities = tf.nn.softmax(logits)[0].numpy()
-    print(f"what VGG16_{network.config.classes} sees in {what}:")
+    try:
+        if classes < 1000:
+            names = pretrained.class_names(checkpoint.parent)
+        else:
+            names = pretrained.imagenet_class_names(args.data_dir)
+    except DataError as error:
+        print(f"   classes are shown as numbers: {error}")
+        names = [f"class {number}" for number in range(classes)]
+    probabilities = tf.nn.softmax(network(vgg16.preprocess(image[None], size)))[0].numpy()
+    print(f"   what VGG16_{classes} sees in {what}:")
     for index in np.argsort(-probabilities)[:5]:
-        print(f"  {probabilities[index]:7.2%}  {names[index] if names else f'class {index}'}")
+        print(f"   {probabilities[index]:7.2%}  {names[index]}")
 
 
 # %% 4. Save the model
@@ -164,30 +168,26 @@ def describe(weights: dict[str, np.ndarray], dtype: tf.DType) -> dict:
     }
 
 
-def train_top(features: np.ndarray, labels: np.ndarray, classes: int, args):
+def train_top(train, validation, classes: int, args):
     """Train the top layer, a softmax regression, with AdamW; keep the best epoch's weights.
 
     Features are scaled to mean 0 and variance 1 for training. The result takes them as they are:
     the scaling is moved into the weights.
 
     Args:
-        features: float16 (N, F).
-        labels: int32 (N,).
+        train: features, float16 (N, F), and labels, int32 (N,).
+        validation: likewise.
         classes: how many.
         args: the parsed flags.
 
     Returns:
         Kernel, float32 (F, classes); bias, float32 (classes,); the history of loss and accuracy.
     """
-    held_back = round(len(features) * VALIDATION_SHARE)
-    train, validation = features[:-held_back], features[-held_back:]
-    mean = train.mean(axis=0, dtype=np.float64)
-    chunks = np.array_split(
-        train, -(-len(train) // 1000)
-    )  # squares need more than float16 can hold
-    square = sum(np.square(chunk, dtype=np.float32).sum(axis=0) for chunk in chunks) / len(train)
-    deviation = np.sqrt(np.maximum(square - mean**2, 0)) + 1e-6
-    mean, deviation = tf.constant(mean, tf.float32), tf.constant(deviation, tf.float32)
+    features, labels = train
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    chunks = np.array_split(features, -(-len(features) // 1000))  # or the differences fill memory
+    variance = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks) / len(features)
+    deviation = np.sqrt(variance) + 1e-6
 
     kernel = tf.Variable(tf.zeros([features.shape[1], classes]))
     bias = tf.Variable(tf.zeros([classes]))
@@ -214,19 +214,19 @@ def train_top(features: np.ndarray, labels: np.ndarray, classes: int, args):
     history = {"loss": [], "accuracy": [], "validation_loss": [], "validation_accuracy": []}
     best = (0.0, kernel.numpy(), bias.numpy())
     for epoch in tqdm(range(args.epochs), "   training the top layer", leave=False):
-        order = np.random.default_rng([args.seed, epoch]).permutation(len(train))
+        order = np.random.default_rng([args.seed, epoch]).permutation(len(features))
         batches = np.split(order, range(args.batch_size, len(order), args.batch_size))
         rows = [
-            train_step(train[batch], labels[batch], tf.constant([args.seed, epoch * 10_000 + i]))
+            train_step(features[batch], labels[batch], tf.constant([args.seed, epoch * 10_000 + i]))
             for i, batch in enumerate(batches)
         ]
-        values = [*np.mean(rows, axis=0), *map(float, measure(validation, labels[-held_back:]))]
+        values = [*np.mean(rows, axis=0), *map(float, measure(*validation))]
         for key, value in zip(history, values, strict=True):
             history[key].append(float(value))
         if values[-1] > best[0]:
             best = (values[-1], kernel.numpy(), bias.numpy())
-    kernel = best[1] / deviation.numpy()[:, None]
-    return kernel, best[2] - mean.numpy() @ kernel, history
+    kernel = best[1] / deviation[:, None]
+    return kernel, best[2] - mean @ kernel, history
 
 
 # %% 6. Run, and compare with a network that has never seen an image
@@ -247,78 +247,69 @@ def main(argv: list[str] | None = None) -> dict:
     folder = args.models_dir / NAME
 
     data = cifar10.load(args.data, args.data_dir)
-    # The top layer's validation images are held back below: here, all 50,000 are for training.
-    all_images = np.concatenate([data.train_images, data.validation_images])
-    all_labels = np.concatenate([data.train_labels, data.validation_labels])
-    limits = (TRAIN_IMAGES, TEST_IMAGES) if args.data == "full" else (None, None)
-    labels = all_labels[: args.train_images or limits[0]]
-    test_labels = data.test_labels[: args.test_images or limits[1]]
-    test_images = data.test_images[: len(test_labels)]
-    if len(labels) < 20:
-        raise common.UserError(f"--train-images {len(labels)} is too few: at least 20 are needed")
+    limits = (TRAIN_IMAGES, TEST_IMAGES) if args.data == "full" else (50_000, 10_000)
+    count, test_count = args.train_images or limits[0], args.test_images or limits[1]
+    if count < 2 * VALIDATION_SHARE:
+        raise common.UserError(f"--train-images {count} is too few: use {2 * VALIDATION_SHARE}")
+    held_back = count // VALIDATION_SHARE
+    labels = data.train_labels[: count - held_back]
+    validation_labels = data.validation_labels[:held_back]
+    test_images, test_labels = data.test_images[:test_count], data.test_labels[:test_count]
     print(common.summary(data, len(data.train_images)))
-    print(f"of these, {len(labels):,} are used for training and {len(test_labels):,} for the test")
+    print(f"used: {len(labels):,}, {len(validation_labels):,} and {len(test_labels):,} of them")
     if args.data == "full":
-        print("for all of them, in hours: --train-images 50000 --test-images 10000")
+        print("to use all, which takes hours: --train-images 50000 --test-images 10000")
 
     print("1. checkpoint")
-    path, config, class_names = get_weights(args)
+    path, config = get_checkpoint(args)
     print(f"2. VGG16_{config.classes} from {common.shown(path)}")
     weights = vgg16.read_weights(path, config)
     network = vgg16.VGG16(weights, config)
     parameters = sum(array.size for array in weights.values())
     print(f"   {len(weights)} weights, {parameters:,} parameters, {config.image_size} pixels")
     print("3. check")
-    check(network, class_names, args.image)
+    check(network, path, args)
     print("4. save")
     files = save(network, folder / f"vgg16_{config.classes}", vgg16.weights_digest(weights))
 
     print("5. transfer")
     del network  # half a gigabyte; it and the functions compiled from it refer to each other,
     gc.collect()  # so that only the garbage collector sets them free
-    features_folder = folder / "features"
-    measured = {"images": 0, "seconds": 0.0}
 
-    def cached(weights, name):
-        """Return the network, and its features of the training and of the test images."""
-        network = vgg16.VGG16(weights, config, dtype)
+    def features_of(network, weights, title):
+        """Return the network's features of the training, validation and test images."""
         extract, description = fixed_part(network), describe(weights, dtype)
+        return [
+            feature_cache.cached_features(
+                folder / "features",
+                description,
+                extract,
+                images,
+                count,
+                config.dense,
+                EXTRACTION_BATCH,
+                f"   {title}, {part} images",
+            )
+            for part, images, count in (
+                ("training", data.train_images, len(labels)),
+                ("validation", data.validation_images, len(validation_labels)),
+                ("test", data.test_images, len(test_labels)),
+            )
+        ]
 
-        def timed(batch):
-            started = time.perf_counter()
-            features = extract(batch).numpy()
-            measured["images"] += len(batch)
-            measured["seconds"] += time.perf_counter() - started
-            return features
+    def trained_top(train, validation, test):
+        """Return a top layer trained on features, its history, and its test accuracy."""
+        classes = len(data.class_names)
+        top = train_top((train, labels), (validation, validation_labels), classes, args)
+        logits = test.astype(np.float32) @ top[0] + top[1]
+        return *top, float(np.mean(logits.argmax(axis=1) == test_labels))
 
-        both = []
-        for kind, part, count in (
-            ("training", all_images, len(labels)),
-            ("test", data.test_images, len(test_labels)),
-        ):
-            try:
-                features = feature_cache.cached_features(
-                    features_folder,
-                    description,
-                    timed,
-                    part,
-                    count,
-                    config.dense,
-                    EXTRACTION_BATCH,
-                    f"   {name}, {kind} images",
-                )
-            except ValueError as error:
-                raise common.UserError(f"these weights do not fit: {error}") from error
-            both.append(features)
-        return network, *both
-
-    network, features, test_features = cached(weights, "VGG16")
+    network = vgg16.VGG16(weights, config, dtype)
+    features = features_of(network, weights, "VGG16")
     started = time.perf_counter()
-    kernel, bias, history = train_top(features, labels, len(data.class_names), args)
-    seconds = time.perf_counter() - started
-    head_logits = test_features.astype(np.float32) @ kernel + bias
-    head_accuracy = float(np.mean(head_logits.argmax(axis=1) == test_labels))
-    print(f"   the top layer alone, on stored features: test accuracy {head_accuracy:.4f}")
+    kernel, bias, history, top_accuracy = trained_top(*features)
+    train_seconds = time.perf_counter() - started
+    print(f"   the top layer alone, on stored features: test accuracy {top_accuracy:.4f}")
 
     network.replace_top(kernel, bias)  # VGG16_10, from images to logits
 
@@ -326,11 +317,11 @@ def main(argv: list[str] | None = None) -> dict:
     def vgg16_10(images):
         return network(vgg16.preprocess(images, config.image_size))
 
-    starts = tqdm(
-        range(0, len(test_images), EXTRACTION_BATCH), "   VGG16_10 end to end", leave=False
-    )
-    logits = [vgg16_10(test_images[i : i + EXTRACTION_BATCH]).numpy() for i in starts]
-    logits = np.concatenate(logits)
+    started = time.perf_counter()
+    starts = range(0, len(test_images), EXTRACTION_BATCH)
+    bar = tqdm(starts, "   VGG16_10 end to end", leave=False)
+    logits = np.concatenate([vgg16_10(test_images[i : i + EXTRACTION_BATCH]) for i in bar])
+    images_per_second = len(test_images) / (time.perf_counter() - started)
     accuracy = float(np.mean(logits.argmax(axis=1) == test_labels))
     print(f"   VGG16_10 from end to end:                test accuracy {accuracy:.4f}")
     top = folder / "vgg16_10_top_layer.npz"
@@ -339,36 +330,30 @@ def main(argv: list[str] | None = None) -> dict:
     print("6. compare")
     untrained_accuracy = None
     if not args.no_baseline:
-        del network, weights, vgg16_10, features, test_features
+        del network, weights, vgg16_10, features
         gc.collect()
-        untrained = vgg16.random_weights(config, args.seed)
-        _, features, test_features = cached(untrained, "untrained VGG16")
-        kernel, bias, _ = train_top(features, labels, len(data.class_names), args)
-        untrained_logits = test_features.astype(np.float32) @ kernel + bias
-        untrained_accuracy = float(np.mean(untrained_logits.argmax(axis=1) == test_labels))
+        weights = vgg16.random_weights(config, args.seed)
+        network = vgg16.VGG16(weights, config, dtype)
+        features = features_of(network, weights, "untrained VGG16")
+        *_, untrained_accuracy = trained_top(*features)
         print(
-            f"   the same top layer on an untrained VGG16: test accuracy {untrained_accuracy:.4f}"
+            f"   on an untrained VGG16, the same top layer: test accuracy {untrained_accuracy:.4f}"
         )
 
     probabilities, title = tf.nn.softmax(logits).numpy(), f"Example 07, {data.name}"
-    names = data.class_names
-    files += [
-        top,
-        *common.plot_results(
-            folder, history, test_images, test_labels, probabilities, names, title
-        ),
-    ]
-    speed = measured["images"] / measured["seconds"] if measured["images"] else None
+    pictures = common.plot_results(
+        folder, history, test_images, test_labels, probabilities, data.class_names, title
+    )
     metrics = {
         "data": data.name,
         "weights": common.shown(path),
-        "train_images": len(labels),
+        "train_images": len(labels) + len(validation_labels),
         "test_images": len(test_labels),
         "test_accuracy": accuracy,
-        "test_accuracy_of_top_layer": head_accuracy,
+        "test_accuracy_of_top_layer": top_accuracy,
         "test_accuracy_untrained": untrained_accuracy,
-        "train_seconds": round(seconds, 1),
-        "images_per_second": speed and round(speed, 1),
+        "train_seconds": round(train_seconds, 1),
+        "images_per_second": round(images_per_second, 1),
         "parameters": parameters,
         "epochs": args.epochs,
         "batch_size": args.batch_size,
@@ -377,7 +362,7 @@ def main(argv: list[str] | None = None) -> dict:
         "precision": dtype.name,
         "history": history,
     }
-    return common.finish(folder, metrics, files, args, argv, __file__)
+    return common.finish(folder, metrics, [*files, top, *pictures], args, argv, __file__)
 
 
 # %% What to try next

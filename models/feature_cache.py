@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from models import WeightsError
+
 SHARD = 100  # images; what a kill loses at most
 
 
@@ -53,7 +55,7 @@ def cached_features(
         float16 (count, size).
 
     Raises:
-        ValueError: a feature is not a finite number that float16 can hold (at most 65,504).
+        WeightsError: a feature is not a finite number that float16 can hold (at most 65,504).
     """
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -86,7 +88,10 @@ def cached_features(
                     progress.update(len(batch))
                 shard = features[start : start + len(part)]
                 if not np.isfinite(shard).all():
-                    raise ValueError(f"{title}: features are not finite, or too large for float16")
+                    raise WeightsError(
+                        f"{title}: features are not finite, or too large for float16; "
+                        "these weights do not fit"
+                    )
                 _write(path, shard)
     return features[:count]
 

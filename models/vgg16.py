@@ -5,6 +5,7 @@ Recognition", 2014, configuration D, https://arxiv.org/abs/1409.1556. Variables 
 checkpoint vgg_16.ckpt of TF-slim, https://github.com/tensorflow/models/tree/master/research/slim.
 """
 
+import glob
 import hashlib
 import os
 from collections.abc import Mapping
@@ -220,7 +221,7 @@ def read_weights(path: Path, config: Config) -> dict[str, np.ndarray]:
     if not os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
         raise WeightsError(f"there is no file of weights at {path}")
     readers = {".h5": _read_keras, ".hdf5": _read_keras, ".npz": _read_npz}
-    reader = readers.get(path.suffix, _read_checkpoint)
+    reader = readers.get(path.suffix.lower(), _read_checkpoint)
     try:
         weights = reader(path)
     except WeightsError:
@@ -233,7 +234,9 @@ def read_weights(path: Path, config: Config) -> dict[str, np.ndarray]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(str(path))
+    # The name of a V1 checkpoint is a pattern to TensorFlow, where "[" has a meaning of its own.
+    name = glob.escape(str(path)) if os.path.isfile(path) else str(path)
+    reader = tf.train.load_checkpoint(name)
     others = {"global_step", "vgg_16/mean_rgb"}  # in TF-slim's file, but no weights
     return {
         # A copy, because TensorFlow never gives the memory of its own arrays back to the system.

@@ -115,6 +115,37 @@ def test_the_second_ctrl_c_interrupts():
         pytest.fail("not interrupted")
 
 
+def test_a_signal_that_the_shell_has_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with common.ctrl_c() as stop_asked:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop_asked()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_tensorflow_is_imported_is_status_130_and_silent():
+    # The child sends itself the signal in the middle of the import.
+    script = (
+        "import os, runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tensorflow.python':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    example = ROOT / "examples" / "example06_cifar10_cnn_nn.py"
+    process = subprocess.run(
+        [sys.executable, "-c", script, str(example)], capture_output=True, text=True, timeout=120
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("leave_by", ["the end", "an error", "Ctrl-C"])
 def test_the_handlers_are_put_back(leave_by):
     numbers = (signal.SIGINT, signal.SIGTERM)

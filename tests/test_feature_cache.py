@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from models import feature_cache  # noqa: E402
+from models import WeightsError, feature_cache  # noqa: E402
 
 SIZE = 12  # features of an image
 DESCRIPTION = {"weights_sha256": "ab12", "arithmetic": "float32"}
@@ -179,7 +179,9 @@ def test_features_that_float16_cannot_hold(tmp_path, images, value):
         features[-1, -1] = value
         return features
 
-    with pytest.raises(ValueError, match="features are not finite, or too large for float16") as e:
+    with pytest.raises(
+        WeightsError, match="features are not finite, or too large for float16"
+    ) as e:
         cached(tmp_path, images, 100, extract=extract)
     assert "\n" not in str(e.value)
     assert not shards(tmp_path)  # nothing wrong is kept

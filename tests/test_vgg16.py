@@ -244,6 +244,19 @@ def test_v1_checkpoint_is_like_tf_slims(tmp_path, weights):
     assert set(types.values()) == {tf.float32}
 
 
+@pytest.mark.parametrize("form", ["V1", "npz", "h5"])  # TensorFlow finds no V2 behind a "["
+def test_a_path_may_have_any_characters(tmp_path, form, weights):
+    folder = tmp_path / "[1] a*b? ä"
+    folder.mkdir()
+    path = write(folder, form, weights)
+    assert np.array_equal(vgg16.read_weights(path, SMALL)[BIASES], weights[BIASES])
+
+
+def test_ending_in_capitals(tmp_path, weights):
+    path = write(tmp_path, "h5", weights).rename(tmp_path / "W.H5")
+    assert np.array_equal(vgg16.read_weights(path, SMALL)[BIASES], weights[BIASES])
+
+
 def test_v2_checkpoint_by_prefix_or_index(tmp_path, weights):
     prefix = write(tmp_path, "V2", weights)
     assert not prefix.exists()
