@@ -29,7 +29,7 @@ PIXELS = 32 * 32  # of one plane
 IMAGE_BYTES = 3 * PIXELS
 EXTRA_BYTES = 300  # more than a pickle has for an image beside its pixels: a label, a file name
 INSTRUCTIONS = 200_000  # more than the pickle of a batch has: about three for an image
-VALIDATION_SHARE = 10  # the last tenth of the training images is kept for validation
+VALIDATION_SHARE = 10  # the last tenth of the training images is held back for validation
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,11 @@ _PYTHON = _Version(
 _EXTRACTED_BYTES = 200_000_000  # a little more than either version has
 
 
-def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dataset:
+def load(
+    data: str = "full",
+    data_dir: Path = Path("datasets/downloads"),
+    validation_share: int = VALIDATION_SHARE,
+) -> Dataset:
     """Loads CIFAR-10, or drawn objects in its place.
 
     With "full", the first of these is used that is there, below data_dir/cifar10:
@@ -87,11 +91,13 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dat
     Args:
         data: "full", or "sample" for the drawn objects of `datasets.sample`, which need no network.
         data_dir: the data folder.
+        validation_share: one in how many of the images in the training files, counted from the
+            last, is held back for validation.
 
     Returns:
-        uint8 images (N, 32, 32, 3), RGB, and int32 labels 0 to 9. The last tenth of the images in
-        the training files is for validation: 45,000 / 5,000 / 10,000 images, with "sample"
-        4,500 / 500 / 1,000. The images of all three parts are views of one array.
+        uint8 images (N, 32, 32, 3), RGB, and int32 labels 0 to 9: 45,000 for training, 5,000 for
+        validation and 10,000 for the test, with "sample" 4,500, 500 and 1,000. The images of all
+        three parts are views of one array.
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched, read or written.
@@ -107,7 +113,7 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dat
         raise ValueError(f'data must be "full" or "sample", not {data!r}')
     images, labels = _read_batches(folder, version, records)
     test = 5 * records
-    validation = test - test // VALIDATION_SHARE
+    validation = test - test // validation_share
     return Dataset(
         name=name,
         train_images=images[:validation],
