@@ -475,7 +475,7 @@ def _mnist_files() -> dict[str, bytes]:
     from sklearn.datasets import load_digits  # takes a second, and is needed only once
 
     digits = load_digits()
-    images = np.stack([_like_mnist(image) for image in digits.images])
+    images = np.stack([like_mnist(image * (255 / 16), contrast=1.5) for image in digits.images])
     labels = digits.target.astype(np.uint8)
     files = {}
     training = MNIST_TRAIN + MNIST_VALIDATION
@@ -487,17 +487,30 @@ def _mnist_files() -> dict[str, bytes]:
     return files
 
 
-def _like_mnist(digit: np.ndarray) -> np.ndarray:
-    """Brings a digit (8, 8), 0 to 16, to MNIST's form (28, 28) np.uint8."""
-    rows, columns = np.flatnonzero(digit.any(axis=1)), np.flatnonzero(digit.any(axis=0))
-    ink = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = np.rint(20 / max(ink.shape) * np.array(ink.shape)).astype(int)
-    ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_CUBIC)
-    ink = np.clip(128 + 1.5 * (ink * 255 / 16 - 128), 0, 255)  # undoes some of the blur
-    top = round(13.5 - np.average(np.arange(height), weights=ink.sum(axis=1)))
-    left = round(13.5 - np.average(np.arange(width), weights=ink.sum(axis=0)))
+def like_mnist(ink: np.ndarray, contrast: float = 1.0) -> np.ndarray:
+    """Brings a digit to MNIST's form: in a box of 20 x 20 pixels, centred by its mass in 28 x 28.
+
+    Args:
+        ink: float (H, W), 0 for paper and 255 for ink; some of it is above 0.
+        contrast: a factor, by which some of the blur can be undone that enlarging brings.
+
+    Returns:
+        (28, 28) np.uint8.
+    """
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = 20 / max(ink.shape)
+    height, width = np.maximum(np.rint(scale * np.array(ink.shape)), 1).astype(int)
+    # Averages over areas when it shrinks, for smooth edges; cubic curves when it grows.
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    ink = cv2.resize(ink, (width, height), interpolation=interpolation)
+    ink = np.clip(128 + contrast * (ink - 128), 0, 255)
+    top = round(14 - np.average(np.arange(height), weights=ink.sum(axis=1)))
+    left = round(14 - np.average(np.arange(width), weights=ink.sum(axis=0)))
+    # A blot with a long tail has its mass in a corner of its box: it must not leave the image.
+    top, left = np.clip(top, 0, 28 - height), np.clip(left, 0, 28 - width)
     image = np.zeros((28, 28), np.uint8)
-    image[top : top + height, left : left + width] = ink
+    image[top : top + height, left : left + width] = np.rint(ink)
     return image
 
 

@@ -1,15 +1,18 @@
 """Checks datasets/mnist.py: that idx files are read byte for byte as an independent parser reads
-them, that a damaged file is named in one line, and which of several files is used.
+them, that a damaged file is named in one line, which of several files is used, and that one's own
+picture comes out in MNIST's form, whatever it was drawn with.
 """
 
 import gzip
 import struct
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFilter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -223,6 +226,182 @@ def test_what_is_missing_is_downloaded_from_a_mirror_that_answers(tmp_path, monk
     assert [url.rsplit("/", 1)[1] for url in asked[0].urls] == ["train-images-idx3-ubyte.gz"] * 2
     assert not any("lecun" in url for url in asked[0].urls)  # closed since 2024
 
+
+# --- One's own picture ----------------------------------------------------------------------------
+
+
+def seven(size=280, width=24, paper=255, ink=0, box=(80, 60, 180, 220), mode="L"):
+    """Draw a seven without a bar, its corners in `box`."""
+    left, top, right, bottom = box
+    picture = Image.new(mode, (size, size) if isinstance(size, int) else size, paper)
+    corners = [(left, top), (right, top), ((left + right) // 2, bottom)]
+    ImageDraw.Draw(picture).line(corners, fill=ink, width=width, joint="curve")
+    return picture
+
+
+def likeness(image, expected):
+    """Return the correlation of two images, in the best of nine places: they may be a pixel off."""
+    moved = (np.roll(image, (y, x), axis=(0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1))
+    return max(np.corrcoef(place.ravel(), expected.ravel())[0, 1] for place in moved)
+
+
+def brightness(picture, share):
+    """Multiply a picture's rows and columns, (H, W), by a share of the light."""
+    return Image.fromarray(np.uint8(np.asarray(picture) * share))
+
+
+def noisy(picture, deviation=6):
+    noise = np.random.default_rng(0).normal(0, deviation, (picture.height, picture.width))
+    return Image.fromarray(np.uint8(np.clip(np.asarray(picture) + noise, 0, 255)))
+
+
+def transparent(ink):
+    """A drawing on nothing, in an ink that is everywhere; the alpha channel has the shape."""
+    mask = seven(paper=0, ink=255)
+    picture = Image.new("RGBA", mask.size, (*ink, 0))
+    picture.putalpha(mask)
+    return picture
+
+
+def with_specks():
+    picture = seven()
+    for x, y in ((20, 20), (250, 30), (40, 240), (255, 255)):
+        picture.paste(0, (x, y, x + 6, y + 6))
+    return picture
+
+
+def sixteen_bits():
+    """Values from 3,000 to 4,000 of 65,535, as a scanner of 12 bits gives them."""
+    grey = np.asarray(seven(), np.uint16)
+    return Image.fromarray(np.uint16(3_000 + grey / 255 * 1_000))
+
+
+LIGHT = np.linspace(1.0, 0.45, 280)
+EDGE = np.where(np.arange(280) < 130, 1.0, 0.5)
+TROUBLES = {
+    "light on dark": lambda: seven(paper=0, ink=255),
+    "grey on grey": lambda: seven(paper=140, ink=90),
+    "small and in a corner": lambda: seven(900, 6, box=(15, 20, 40, 60)),
+    "small and light in a corner": lambda: seven(900, 7, 30, 200, box=(855, 830, 885, 878)),
+    "wide": lambda: seven((1500, 300), 24, box=(1200, 60, 1300, 220)),
+    "very large": lambda: seven(4000, 350, box=(1200, 900, 2700, 3300)),
+    "cropped to the ink": lambda: seven().crop((68, 48, 192, 232)),
+    "small as MNIST's": lambda: seven().resize((40, 40), Image.Resampling.BOX),
+    "colours": lambda: seven(mode="RGB", paper=(250, 240, 200), ink=(20, 40, 150)),
+    "palette": lambda: seven(mode="RGB", paper=(255, 255, 255), ink=(200, 0, 0)).convert("P"),
+    "one bit": lambda: seven().convert("1"),
+    "16 bits": sixteen_bits,
+    "float": lambda: Image.fromarray(np.asarray(seven(), np.float32) / 255 - 7),
+    "CMYK": lambda: seven().convert("CMYK"),
+    "black on nothing": lambda: transparent((0, 0, 0)),
+    "white on nothing": lambda: transparent((255, 255, 255)),
+    "palette with transparency": lambda: transparent((0, 0, 0)).quantize(16),
+    "light from one side": lambda: brightness(seven(), LIGHT[:, None] * LIGHT),
+    "half in the shade": lambda: brightness(seven(), EDGE[:, None] * np.ones(280)),
+    "noise": lambda: noisy(seven(paper=200, ink=120)),
+    "out of focus": lambda: seven().filter(ImageFilter.GaussianBlur(4)),
+    "specks": with_specks,
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_every_picture_of_a_digit_gives_the_same_image(trouble, tmp_path):
+    seven().save(tmp_path / "plain.png")
+    expected = mnist.read_picture(tmp_path / "plain.png")
+    picture = TROUBLES[trouble]()
+    path = tmp_path / ("picture.tiff" if picture.mode in ("F", "CMYK") else "picture.png")
+    picture.save(path)
+    image = mnist.read_picture(path)
+    assert (image.shape, image.dtype) == ((28, 28, 1), np.uint8)
+    assert likeness(image, expected) > 0.95
+    assert 0.8 < image.sum() / expected.sum() < 1.25
+
+
+def test_a_picture_is_placed_as_mnist_s_images_are(tmp_path):
+    seven().save(tmp_path / "seven.png")
+    image = mnist.read_picture(tmp_path / "seven.png")[..., 0]
+    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+    assert np.ptp(rows) + 1 == 20  # it is higher than wide, and stays so
+    assert np.ptp(columns) + 1 == pytest.approx(20 * 124 / 184, abs=1.5)
+    for axis in (0, 1):
+        assert abs(np.average(np.arange(28), weights=image.sum(axis=1 - axis)) - 14) < 0.6
+    assert image.max() == 255
+    assert 0 in image[rows[0] : rows[-1], columns[0] : columns[-1]]
+
+
+def test_the_images_themselves_come_back_nearly_as_they_were(folder, tmp_path):
+    images = mnist.load("sample", tmp_path).test_images[:50]
+    for image in images:
+        Image.fromarray(image[..., 0]).save(tmp_path / "image.png")
+        found = mnist.read_picture(tmp_path / "image.png")
+        assert likeness(found, image) > 0.95
+
+
+def test_a_line_that_is_thin_for_a_large_picture_stays(tmp_path):
+    seven(2000, 5, box=(600, 400, 1300, 1500)).save(tmp_path / "thin.png")
+    image = mnist.read_picture(tmp_path / "thin.png")[..., 0]
+    rows = np.flatnonzero((image > 128).any(axis=1))
+    assert len(rows) == np.ptp(rows) + 1 >= 18  # from top to bottom without a gap
+
+
+def test_a_camera_that_was_held_sideways(tmp_path):
+    seven().save(tmp_path / "upright.jpg")
+    turned = seven().transpose(Image.Transpose.ROTATE_90)  # to be shown turned to the right
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    upright = mnist.read_picture(tmp_path / "upright.jpg")
+    assert likeness(mnist.read_picture(tmp_path / "turned.jpg"), upright) > 0.98
+
+
+def test_a_blot_with_a_long_tail_stays_inside(tmp_path):
+    picture = seven(width=4, box=(30, 200, 250, 201))
+    picture.paste(0, (230, 170, 270, 230))
+    picture.save(tmp_path / "blot.png")
+    _, columns, _ = np.nonzero(mnist.read_picture(tmp_path / "blot.png"))
+    assert np.ptp(columns) + 1 >= 19
+
+
+def save_huge(path):
+    """A picture of 400 million pixels that takes little room in its file."""
+    Image.new("1", (20_000, 20_000)).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "cannot be read"),
+        (lambda path: path.write_text("# seven\n\n7\n"), "is no picture"),
+        (lambda path: path.write_bytes(b""), "is no picture"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50)), "picture"),
+        (lambda path: seven().save(path, "PNG") or cut(path), "cannot be read"),
+        (lambda path: seven().save(path, "JPEG") or cut(path), "cannot be read"),
+        (save_huge, "too many pixels"),
+        (lambda path: Image.new("L", (50, 50), 255).save(path, "PNG"), "no digit"),
+        (lambda path: Image.new("RGBA", (50, 50)).save(path, "PNG"), "no digit"),
+        (lambda path: Image.new("I;16", (50, 50), 9).save(path, "PNG"), "no digit"),
+        (lambda path: Image.new("L", (1, 1)).save(path, "PNG"), "no digit"),
+        (lambda path: noisy(Image.new("L", (90, 90), 128), 2).save(path, "PNG"), "no digit"),
+        (lambda path: Image.new("F", (9, 9), np.nan).save(path, "TIFF"), "not finite"),
+    ],
+)
+def test_what_is_no_picture_of_a_digit_is_one_line(make, reason, tmp_path):
+    path = tmp_path / "picture"
+    make(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match=reason) as error:
+            mnist.read_picture(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:400])
+
+
+# --- The real images ------------------------------------------------------------------------------
 
 DOWNLOADS = ROOT / "datasets" / "downloads"
 PRESENT = all(

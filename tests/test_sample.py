@@ -144,7 +144,7 @@ def test_digits_are_placed_like_those_of_mnist(digits):
             assert 18 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
             for axis in (0, 1):
                 centre = np.average(np.arange(28), weights=image.sum(axis=1 - axis))
-                assert abs(centre - 13.5) < 0.6
+                assert abs(centre - 14) < 0.6
 
 
 def test_digits_have_the_labels_of_scikit_learn(digits):
