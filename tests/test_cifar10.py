@@ -212,6 +212,14 @@ def test_images_are_views_of_one_array_of_bytes(tmp_path):
     assert parts[0].base is parts[1].base is parts[2].base
 
 
+def test_fewer_images_may_be_held_back(tmp_path):
+    usual, more = (cifar10.load("sample", tmp_path, share) for share in (10, 50))
+    assert (len(more.train_images), len(more.validation_images)) == (4900, 100)
+    assert np.array_equal(more.validation_images, usual.validation_images[-100:])
+    assert np.array_equal(more.validation_labels, usual.validation_labels[-100:])
+    assert np.array_equal(more.test_images, usual.test_images)
+
+
 def test_sample_data_is_the_same_from_both_versions(tmp_path, monkeypatch):
     dataset = cifar10.load("sample", tmp_path)
     assert dataset.name == "sample data: drawn objects"
