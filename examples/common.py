@@ -310,6 +310,29 @@ def save(manager: tf.train.CheckpointManager) -> str:
         ) from error
 
 
+def write_weights(network: tf.Module, folder: Path) -> Path:
+    """Write a trained network's variables as TensorFlow checkpoint folder/weights.*."""
+    tf.train.Checkpoint(network=network).write(str(folder / "weights"))
+    return folder / "weights.index"
+
+
+def read_weights(network: tf.Module, folder: Path, script: str) -> None:
+    """Give a network the variables that the last run of the script has written to the folder.
+
+    Raises:
+        UserError: no run has come to its end yet, or the variables are not those of this network.
+    """
+    again = f"run  python examples/{Path(script).name}  first"
+    if not (folder / "weights.index").is_file():
+        raise UserError(f"no trained network in {shown(folder)}: {again}")
+    try:
+        tf.train.Checkpoint(network=network).read(str(folder / "weights")).assert_consumed()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"the weights in {shown(folder)} are damaged or of another network: {again}"
+        ) from error
+
+
 def summary(data: Dataset, train_images: int) -> str:
     """Describe a data set in one line."""
     return (
@@ -448,3 +471,22 @@ def plot_images(
     figure.suptitle(title)
     figure.tight_layout()
     return save_figure(figure, path)
+
+
+def show_digit(image: np.ndarray, probabilities: np.ndarray, folder: Path) -> dict:
+    """Print which digits a picture may show, and draw what the network was given to see.
+
+    Args:
+        image: uint8 (28, 28, 1), as `datasets.mnist.read_picture` returns it.
+        probabilities: float (10,).
+        folder: where the picture goes.
+
+    Returns:
+        The likeliest digit, `digit`, and the `probabilities` of all ten.
+    """
+    order = np.argsort(-probabilities)
+    for digit in order[:5]:
+        print(f"{probabilities[digit]:8.2%}  {digit}")
+    title = f"{probabilities[order[0]]:.0%} {order[0]}"
+    print("wrote", shown(plot_images(image[None], folder / "picture.png", title, columns=1)))
+    return {"digit": int(order[0]), "probabilities": probabilities.tolist()}

@@ -46,10 +46,10 @@ LOGIT_SCALE = 1 / 9  # small logits at the start, so that the high learning rate
 
 # %% Data
 # CIFAR-10 has 50,000 training images of 32 x 32 pixels in ten classes, and 10,000 test images
-# (https://www.cs.toronto.edu/~kriz/cifar.html). Every choice in this file was made on the last 5,000
-# training images, held back for validation. Now that the choices are made, all but the last 1,000
-# are trained on, for a network learns more from more images. The test images are used once, at the
-# end.
+# (https://www.cs.toronto.edu/~kriz/cifar.html). Every choice in this file was made on the last
+# 5,000 training images, held back for validation. Now that the choices are made, all but the last
+# 1,000 are trained on, for a network learns more from more images. The test images are used once,
+# at the end.
 #
 # Neighbouring pixels are nearly equal, so gradient descent would need long to find the small
 # differences that matter. Whitening, a fixed first layer, turns every patch of 2 x 2 pixels into 12

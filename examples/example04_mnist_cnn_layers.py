@@ -1,0 +1,316 @@
+"""Example 04: a convolutional network for MNIST, made of tf.keras.layers.
+
+You will learn how most networks are written: a list of layers; compile() for the loss and the
+optimizer, fit() for the training, evaluate() for the test; callbacks for what happens in between;
+and one file in which the trained model is kept and from which it is loaded again.
+
+    python examples/example04_mnist_cnn_layers.py                  # MNIST; downloads 11 MB once
+    python examples/example04_mnist_cnn_layers.py --data sample    # offline, on small sample data
+    python examples/example04_mnist_cnn_layers.py --epochs 2       # less accurate, and sooner
+    python examples/example04_mnist_cnn_layers.py --image seven.png    # what digit is this?
+
+The README has the measured results, each with its machine, versions, seeds and time.
+
+Before this one: example 03, networks without convolutions. After it: example 05, the same network
+written with tf.nn, without any layer.
+"""
+
+import csv
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+from examples import common  # isort: skip  # before TensorFlow, which it imports silently
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from datasets import mnist
+
+NAME = Path(__file__).stem
+EPOCHS = 10
+BATCH_SIZE = 128
+LEARNING_RATE = 2e-3  # at the peak of the cycle
+WARM_UP = 0.2  # share of the steps in which the learning rate rises; then it falls to zero
+LABEL_SMOOTHING = 0.1
+DROPOUT = 0.3
+TURN = 0.025  # share of a full circle by which an image is turned at most, to either side
+ZOOM = 0.1  # share by which its height and its width are changed at most
+SHIFT = 0.07  # share of its height and width by which it is moved at most: two pixels
+MOMENTUM = 0.9  # share of the old moving average that batch normalisation keeps in every step
+
+# %% Data
+# MNIST: 60,000 handwritten digits to train on, of which the last 5,000 are held back to make
+# choices by, and 10,000 for the test; 28 x 28 pixels, 0 for paper and 255 for ink.
+#
+# A digit that leans, is a little larger, or sits two pixels further down is the same digit. The
+# network does not know that until it is shown: in every epoch each image is turned, resized and
+# moved anew, and what comes in at the border is paper.
+#
+# tf.data takes the images out in a new order in each epoch, and prepares a batch while the network
+# works on the one before.
+
+
+def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Return an epoch of batches: augmented images (N, 28, 28, 1) and one-hot labels (N, 10)."""
+    layers = tf.keras.layers
+    paper = {"fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
+    augment = tf.keras.Sequential(
+        [
+            layers.RandomRotation(TURN, seed=seed, **paper),
+            layers.RandomZoom(ZOOM, ZOOM, seed=seed + 1, **paper),
+            layers.RandomTranslation(SHIFT, SHIFT, seed=seed + 2, **paper),
+        ]
+    )
+
+    def prepare(images, labels):
+        return augment(images, training=True), tf.one_hot(labels, 10)
+
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed)
+    return data.batch(batch_size, drop_remainder=True).map(prepare).prefetch(2)
+
+
+# %% Model
+# The layers, what comes out of them, and how many weights are trained, with kernel size, stride and
+# padding as example 05 explains them:
+#
+#   Conv2D 5 x 5, stride 2, "same"     14 x 14 x 32         800
+#   Conv2D 3 x 3, "same"               14 x 14 x 48      13,824
+#   MaxPooling2D 2 x 2                  7 x  7 x 48
+#   Conv2D 3 x 3, "same"                7 x  7 x 96      41,472
+#   Conv2D 3 x 3, "valid"               5 x  5 x 96      82,944
+#   Flatten                                    2400
+#   Dense                                        10      24,010
+#
+# Behind each convolution: batch normalisation, which makes each channel's mean 0 and its variance 1
+# and then adds an offset that is learned, and a ReLU. Dropout hides a part of what the last layer
+# sees while training, so that it does not rely on any single feature.
+
+
+def make_model() -> tf.keras.Sequential:
+    """Return the network: uint8 images (N, 28, 28, 1) in, float32 logits (N, 10) out."""
+    layers = tf.keras.layers
+    options = {"use_bias": False, "kernel_initializer": "he_normal"}  # the offset is the bias
+
+    def normalised() -> list[tf.keras.layers.Layer]:
+        return [layers.BatchNormalization(momentum=MOMENTUM, scale=False), layers.ReLU()]
+
+    return tf.keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            layers.Rescaling(1 / 255),  # to numbers from 0 to 1
+            layers.Conv2D(32, 5, strides=2, padding="same", **options),
+            *normalised(),
+            layers.Conv2D(48, 3, padding="same", **options),
+            layers.MaxPooling2D(2),
+            *normalised(),
+            layers.Conv2D(96, 3, padding="same", **options),
+            *normalised(),
+            layers.Conv2D(96, 3, padding="valid", **options),
+            *normalised(),
+            layers.Flatten(),
+            layers.Dropout(DROPOUT),
+            layers.Dense(10, dtype="float32"),
+        ]
+    )
+
+
+# %% Loss and metric
+# compile() takes the loss, computed from logits, the optimizer, and what else to measure. With
+# label smoothing the network is asked for 91 % certainty, not for 100 %, which no finite logits
+# reach (C. Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567).
+
+
+def compile_model(model: tf.keras.Sequential, learning_rate: float) -> None:
+    """Give the model its loss, Adam, and the share of right answers as a metric."""
+    model.compile(
+        optimizer=tf.keras.optimizers.Adam(learning_rate),
+        loss=tf.keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=LABEL_SMOOTHING
+        ),
+        metrics=["accuracy"],
+    )
+
+
+# %% Callbacks
+# fit() is the training loop. What it should do besides, it is told in callbacks: objects with
+# methods that are called before and after each batch and each epoch. Keras brings many along (here
+# BackupAndRestore, TensorBoard and CSVLogger); these two are our own.
+
+
+class OneCycle(tf.keras.callbacks.Callback):
+    """Let the learning rate rise to its peak and fall to zero, a little in every step."""
+
+    def __init__(self, peak: float, steps: int, epochs: int):
+        super().__init__()
+        self.peak, self.steps, self.epochs, self.epoch = peak, steps, epochs, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remember the epoch, from 0."""
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Set the learning rate of this step."""
+        done = (self.epoch * self.steps + batch + 1) / (self.epochs * self.steps + 1)
+        share = min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+        self.model.optimizer.learning_rate = self.peak * share
+
+
+class Report(tf.keras.callbacks.Callback):
+    """Show a bar while an epoch lasts and print one line when it is over."""
+
+    def on_train_begin(self, logs=None):
+        """Print the heading."""
+        print("epoch    loss  accuracy   validation: loss  accuracy   seconds")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begin a bar."""
+        self.started = time.perf_counter()
+        self.bar = tqdm(total=self.params["steps"], desc=f"epoch {epoch + 1}", leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Move the bar on."""
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Print the line, and note the seconds for the callbacks that come after this one."""
+        self.bar.close()
+        logs["seconds"] = time.perf_counter() - self.started
+        if not np.isfinite(logs["loss"] + logs["val_loss"]):
+            raise common.UserError(f"the loss is {logs['loss']}: use a smaller --learning-rate")
+        print(f"{epoch + 1:5}  {logs['loss']:6.4f}    {logs['accuracy']:6.4f}"
+              f"           {logs['val_loss']:6.4f}    {logs['val_accuracy']:6.4f}"
+              f"    {logs['seconds']:6.1f}")  # fmt: skip
+
+
+# %% Run
+# BackupAndRestore saves weights and optimizer after every epoch. The same command goes on from
+# there, and trains nothing more when all epochs are done.
+
+
+def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Path) -> dict:
+    """Train, or go on training, and return the history: lists of one number for each epoch."""
+    images, labels = data.train_images[: args.train_images], data.train_labels[: args.train_images]
+    steps = len(images) // args.batch_size  # in an epoch; images left over are drawn in another one
+    log = run_folder / "history.csv"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    callbacks = tf.keras.callbacks
+    model.fit(
+        batches(images, labels, args.batch_size, args.seed),
+        epochs=args.epochs,
+        validation_data=(data.validation_images, tf.one_hot(data.validation_labels, 10)),
+        validation_batch_size=1000,
+        verbose=0,
+        callbacks=[
+            OneCycle(args.learning_rate, steps, args.epochs),
+            Report(),
+            callbacks.CSVLogger(str(log), append=True),
+            callbacks.TensorBoard(str(run_folder / "logs")),
+            callbacks.BackupAndRestore(
+                str(run_folder / "backup"), double_checkpoint=True, delete_checkpoint=False
+            ),
+        ],
+    )
+    with log.open() as file:  # an epoch that was trained a second time after a kill counts once
+        rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    names = {"val_loss": "validation_loss", "val_accuracy": "validation_accuracy"}
+    return {
+        names.get(key, key): [float(rows[epoch][key]) for epoch in range(args.epochs)]
+        for key in ("loss", "accuracy", *names, "seconds")
+    }
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Train, evaluate, save, draw, and return the metrics; or classify a picture."""
+    parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
+    parser.add_argument("--image", type=Path, metavar="PATH", help="picture of a digit to classify")
+    parser.add_argument("--restart", action="store_true", help="begin anew, without checkpoints")
+    args = parser.parse_args(argv)
+    dtype = common.start(args.precision)
+    folder = args.models_dir / NAME
+    model_file = folder / "model.keras"
+    if args.image:
+        image = mnist.read_picture(args.image)
+        if not model_file.is_file():
+            raise common.UserError(
+                f"no model in {common.shown(folder)}: train one, without --image"
+            )
+        try:
+            model = tf.keras.models.load_model(model_file)
+        except (OSError, ValueError) as error:
+            raise common.UserError(
+                f"{common.shown(model_file)} cannot be read; train it anew"
+            ) from error
+        probabilities = tf.nn.softmax(model.predict(image[None], verbose=0)[0]).numpy()
+        return common.show_digit(image, probabilities, folder)
+
+    data = mnist.load(args.data, args.data_dir)
+    count = len(data.train_images[: args.train_images])
+    if count < args.batch_size:
+        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
+    print(common.summary(data, count))
+    tf.keras.utils.set_random_seed(args.seed)
+    # In "mixed" precision the layers compute in bfloat16, while the weights stay in float32.
+    tf.keras.config.set_dtype_policy("float32" if dtype == tf.float32 else f"mixed_{dtype.name}")
+    model = make_model()
+    compile_model(model, args.learning_rate)
+    parameters = sum(int(tf.size(variable)) for variable in model.trainable_variables)
+    print(f"{parameters:,} parameters")
+
+    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images")
+    settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
+    run_folder = folder / "runs" / common.fingerprint(settings, __file__)
+    if args.restart:
+        shutil.rmtree(run_folder, ignore_errors=True)
+    history = train(model, data, args, run_folder)
+    seconds = sum(history["seconds"])
+
+    one_hot = tf.one_hot(data.test_labels, 10)
+    _, test_accuracy = model.evaluate(data.test_images, one_hot, batch_size=1000, verbose=0)
+    part = model_file.with_suffix(".part.keras")
+    model.save(part)
+    os.replace(part, model_file)
+
+    # The file holds layers, weights and optimizer: who loads it needs nothing of this script.
+    loaded = tf.keras.models.load_model(model_file)
+    logits = model.predict(data.test_images, batch_size=1000, verbose=0)
+    again = loaded.predict(data.test_images, batch_size=1000, verbose=0)
+    print(f"loaded again: largest difference between the logits {np.abs(logits - again).max():g}")
+
+    metrics = settings | {
+        "data": data.name,
+        "test_accuracy": test_accuracy,
+        "train_seconds": round(seconds, 1),
+        "images_per_second": round(
+            count // args.batch_size * args.batch_size * args.epochs / seconds
+        ),
+        "parameters": parameters,
+        "history": history,
+    }
+    probabilities, title = tf.nn.softmax(logits).numpy(), f"Example 04, {data.name}"
+    pictures = common.plot_results(
+        folder,
+        history,
+        data.test_images,
+        data.test_labels,
+        probabilities,
+        data.class_names,
+        title,
+    )
+    files = [*pictures, model_file, run_folder / "logs"]
+    return common.finish(folder, metrics, files, args, argv, __file__)
+
+
+# %% What to try next
+# * tensorboard --logdir models/example04_mnist_cnn_layers/runs shows the curves of all runs.
+# * --image with a photograph of a digit that you have written: what does the network take it for,
+#   and what has become of it in picture.png?
+# * Put tf.keras.layers.RandomRotation(0.03) into the pipeline, behind moved(). Does it help?
+# * Leave the batch normalisation out. How small must --learning-rate be then?
+
+if __name__ == "__main__":
+    common.run(main)
