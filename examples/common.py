@@ -461,7 +461,8 @@ def plot_images(
     """Show images, float (N, H, W, C) from 0 to 1 or uint8, in rows of `columns`."""
     rows = max(1, -(-len(images) // columns))
     height = 1.5 if captions else 1.05
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.2, rows * height + 0.6))
+    size = (columns * 1.2, rows * height + 0.6)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image in zip(axes.flat, images, strict=False):

@@ -1,0 +1,155 @@
+"""Times examples 03, 04 and 05 against the introductions that people would otherwise read.
+
+    python tests/benchmarks/bench_mnist.py
+
+On MNIST, every side a process of its own, start-up, evaluation and pictures included, one after the
+other and again for each seed. The peers are written from their descriptions:
+
+* TensorFlow's quickstart for beginners (https://www.tensorflow.org/tutorials/quickstart/beginner):
+  dense 128, dropout 0.2, dense 10, Adam, batches of 32, 5 epochs.
+* "Simple MNIST convnet" of keras.io (https://keras.io/examples/vision/mnist_convnet/): convolutions
+  3x3 with 32 and 64 kernels, max pooling behind each, dropout 0.5, dense 10, Adam, batches of 128,
+  a tenth of the images for validation, 15 epochs.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+EXAMPLES = {  # what is compared with which peer
+    "example 03": ("example03_mnist_mlp", [], "quickstart"),
+    "example 04, 2 epochs": ("example04_mnist_cnn_layers", ["--epochs", "2"], "mnist_convnet"),
+    "example 05, 2 epochs": ("example05_mnist_cnn_nn", ["--epochs", "2"], "mnist_convnet"),
+    "example 04": ("example04_mnist_cnn_layers", [], "mnist_convnet"),
+    "example 05": ("example05_mnist_cnn_nn", [], "mnist_convnet"),
+}
+
+
+def peer(name: str, data_dir: Path, seed: int, epochs: int | None) -> float:
+    """Train a peer's network and return its test accuracy."""
+    import numpy as np
+    import tensorflow as tf
+
+    from datasets import mnist
+
+    tf.keras.utils.set_random_seed(seed)
+    data = mnist.load("full", data_dir)
+    images = np.concatenate([data.train_images, data.validation_images]) / 255.0
+    labels = np.concatenate([data.train_labels, data.validation_labels])
+    test = (data.test_images / 255.0, data.test_labels)
+    layers = tf.keras.layers
+    if name == "quickstart":
+        model = tf.keras.Sequential(
+            [
+                layers.Input((28, 28, 1)),
+                layers.Flatten(),
+                layers.Dense(128, activation="relu"),
+                layers.Dropout(0.2),
+                layers.Dense(10),
+            ]
+        )
+        options = {"epochs": epochs or 5}
+    else:
+        model = tf.keras.Sequential(
+            [
+                layers.Input((28, 28, 1)),
+                layers.Conv2D(32, 3, activation="relu"),
+                layers.MaxPooling2D(2),
+                layers.Conv2D(64, 3, activation="relu"),
+                layers.MaxPooling2D(2),
+                layers.Flatten(),
+                layers.Dropout(0.5),
+                layers.Dense(10),
+            ]
+        )
+        images, test = images.astype("float32"), (test[0].astype("float32"), test[1])
+        options = {"epochs": epochs or 15, "batch_size": 128, "validation_split": 0.1}
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    model.fit(images, labels, verbose=2, **options)
+    return model.evaluate(*test, verbose=0)[1]
+
+
+def timed(command: list[str]) -> float:
+    """Run a command in a process of its own and return its seconds."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def measure(name: str, seed: int, data_dir: Path, epochs: int | None) -> tuple[float, float]:
+    """Return test accuracy and seconds of an example or a peer."""
+    common = ["--data-dir", str(data_dir)] + (["--epochs", str(epochs)] if epochs else [])
+    with tempfile.TemporaryDirectory() as folder:
+        if name in EXAMPLES:
+            script, flags, _ = EXAMPLES[name]
+            flags = [*flags, "--seed", str(seed), "--models-dir", folder, *common]
+            seconds = timed([f"examples/{script}.py", *flags])
+            output = Path(folder) / script / "metrics.json"
+        else:
+            output = Path(folder) / "metrics.json"
+            flags = ["--peer", name, "--seeds", str(seed), "--output", str(output), *common]
+            seconds = timed([__file__, *flags])
+        return json.loads(output.read_text())["test_accuracy"], seconds
+
+
+def spread(values: list[float], form: str) -> str:
+    """Return median and range of some values."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def main() -> None:
+    """Run all sides and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "datasets" / "downloads")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="of all sides, for a quick try")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--peer", choices=["quickstart", "mnist_convnet"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peer:
+        accuracy = peer(args.peer, args.data_dir, args.seeds[0], args.epochs)
+        args.output.write_text(json.dumps({"test_accuracy": accuracy}))
+        return
+
+    sides = ["quickstart", *EXAMPLES, "mnist_convnet"]
+    results = {side: [] for side in sides}
+    for seed in args.seeds:
+        for side in sides:
+            results[side].append(measure(side, seed, args.data_dir, args.epochs))
+            accuracy, seconds = results[side][-1]
+            print(f"seed {seed}: {side:21} {accuracy:.2%} in {seconds:.0f} s", flush=True)
+
+    rows = [["", "test accuracy, median (range)", "seconds, median (range)", "share of its time"]]
+    for side, measured in results.items():
+        accuracies, times = zip(*measured, strict=True)
+        share = ""
+        if side in EXAMPLES:
+            other = EXAMPLES[side][-1]
+            pairs = zip(times, (seconds for _, seconds in results[other]), strict=True)
+            share = f"{statistics.median(a / b for a, b in pairs):.2f} of {other}"
+        rows.append([side, spread(accuracies, ".2%"), spread(times, ".0f"), share])
+    title = (
+        f"MNIST, {len(args.seeds)} seeds, whole processes in turn. The shares are medians of pairs "
+        "run next to each other. quickstart: TensorFlow's for beginners; mnist_convnet: keras.io's."
+    )
+    print(title)
+    for row in rows:
+        print("  ".join(f"{cell:30}" for cell in row))
+    if args.output:
+        flags = ["--seeds", *map(str, args.seeds)]
+        flags += ["--epochs", str(args.epochs)] if args.epochs else []
+        command = " ".join(["python tests/benchmarks/bench_mnist.py", *flags])
+        result = {"title": title, "command": command, "table": rows}
+        args.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
