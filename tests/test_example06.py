@@ -247,7 +247,7 @@ def test_augmentation_makes_every_shift_and_nothing_else(mirrored):
     count, shift = 2000, example06.SHIFT
     images = np.repeat(image[None], count, axis=0)
     flags = np.full(count, mirrored, np.float32)
-    results = example06.augment(tf.constant(images), flags, tf.constant([1, 2])).numpy()
+    results = example06.augment(tf.constant(images), flags, tf.constant([1, 2]), 0).numpy()
     assert results.dtype == np.uint8
     # The border's reflection repeats the pixel at the border (c b a | a b c): NumPy's "symmetric".
     padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), "symmetric")
@@ -267,7 +267,7 @@ def test_augmentation_mirrors_the_images_that_it_is_told_to():
     flags = np.array([0, 1, 0, 0, 1, 1], np.float32)
 
     def augment(flags, seed):
-        return example06.augment(images, flags, tf.constant(seed)).numpy()
+        return example06.augment(images, flags, tf.constant(seed), 0).numpy()
 
     results = augment(flags, [1, 2])
     plain, all_mirrored = (augment(np.full(6, flag, np.float32), [1, 2]) for flag in (0, 1))
@@ -323,6 +323,21 @@ def test_six_views_are_the_image_moved_by_a_pixel_and_mirrored(monkeypatch, data
         assert len(found) == 2, f"moved by {moved}"
     assert np.array_equal(views[0], image[0])
     assert np.array_equal(views[1], np.fliplr(image[0]))
+
+
+@pytest.mark.parametrize("side", [1, 12, 32])
+def test_cutout_hides_a_square_of_that_side_anywhere(side):
+    images = np.full((3000, 32, 32, 3), 200, np.uint8)
+    flags = np.zeros(3000, np.float32)
+    out = example06.augment(images, flags, tf.constant([1, 2]), side).numpy()
+    hidden = out == example06.GREY
+    assert np.array_equal(out, np.where(hidden, example06.GREY, 200))
+    rows, columns = hidden[..., 0].any(axis=2), hidden[..., 0].any(axis=1)  # (N, 32)
+    assert np.array_equal(hidden, np.repeat((rows[:, :, None] & columns[:, None])[..., None], 3, 3))
+    assert rows.sum(axis=1).max() == columns.sum(axis=1).max() == side
+    assert rows.sum(axis=1).min() == 1  # the rest of it lies outside
+    assert rows.any(axis=0).all()
+    assert columns.any(axis=0).all()
 
 
 # --- A short run on sample data -------------------------------------------------------------------
