@@ -445,7 +445,7 @@ def main(argv: list[str] | None = None) -> dict:
         raise common.UserError(f"TensorFlow stopped: {reason}") from error
     metrics = common.finish(folder, metrics, [log], args, argv, __file__)
     print(f"open it with  {command}")
-    if importlib.util.find_spec("xprof") is None:
+    if importlib.util.find_spec("xprof") is None:  # which the plugin brings; not on Linux, aarch64
         print("its panel Profile needs  pip install tensorboard-plugin-profile==2.24.2")
     if args.serve:
         print("TensorBoard goes on until Ctrl-C", flush=True)
