@@ -29,7 +29,7 @@ import tensorflow as tf
 from datasets import mnist
 
 NAME = Path(__file__).stem
-EPOCHS = 8
+EPOCHS = 10
 BATCH_SIZE = 500
 LEARNING_RATE = 0.2  # at the peak of the cycle
 HIDDEN = (512, 512)  # perceptrons in each hidden layer
