@@ -169,7 +169,7 @@ def test_loss_of_huge_logits_is_finite():
 
 
 def test_five_training_steps_equal_keras(network, data, monkeypatch):
-    monkeypatch.setattr(example06, "augment", lambda images, mirrored, seed: images)
+    monkeypatch.setattr(example06, "augment", lambda images, *_: images)
     twin = keras_twin(network)
     rate, decay, smoothing = 0.05, example06.WEIGHT_DECAY, example06.LABEL_SMOOTHING
     sgd = functools.partial(tf.keras.optimizers.SGD, momentum=example06.MOMENTUM, nesterov=True)
