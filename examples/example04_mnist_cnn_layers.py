@@ -15,9 +15,7 @@ Before this one: example 03, networks without convolutions. After it: example 05
 written with tf.nn, without any layer.
 """
 
-import csv
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -138,8 +136,8 @@ def compile_model(model: tf.keras.Sequential, learning_rate: float) -> None:
 
 # %% Callbacks
 # fit() is the training loop. What it should do besides, it is told in callbacks: objects with
-# methods that are called before and after each batch and each epoch. Keras brings many along (here
-# BackupAndRestore, TensorBoard and CSVLogger); these two are our own.
+# methods that are called before and after each batch and each epoch. Keras brings many along, such
+# as TensorBoard, which writes curves for example 02's program. These three are our own.
 
 
 class OneCycle(tf.keras.callbacks.Callback):
@@ -187,41 +185,61 @@ class Report(tf.keras.callbacks.Callback):
               f"    {logs['seconds']:6.1f}")  # fmt: skip
 
 
+class Checkpoints(tf.keras.callbacks.Callback):
+    """Save everything that changes while training, after every epoch.
+
+    Keras' own BackupAndRestore writes over its last file in place, and a kill at that moment may
+    leave one that it cannot read. TensorFlow's checkpoints are whole as soon as they are there.
+    """
+
+    COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+
+    def __init__(self, model: tf.keras.Sequential, epochs: int, folder: Path, restart: bool):
+        super().__init__()
+        self.epoch = tf.Variable(0)  # how many are done
+        self.history = tf.Variable(tf.zeros([epochs, len(self.COLUMNS)], tf.float64))
+        model.optimizer.build(model.trainable_variables)  # so that there is something to restore
+        checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, epoch=self.epoch, history=self.history
+        )
+        self.manager = common.open_checkpoints(checkpoint, folder, restart)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Note how the epoch went, and save."""
+        self.history[epoch].assign([logs[column] for column in self.COLUMNS])
+        self.epoch.assign(epoch + 1)
+        common.save(self.manager)
+
+
 # %% Run
-# BackupAndRestore saves weights and optimizer after every epoch. The same command goes on from
-# there, and trains nothing more when all epochs are done.
+# The same command goes on where the last whole epoch was saved, and trains nothing more when all
+# epochs are done.
 
 
 def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Path) -> dict:
     """Train, or go on training, and return the history: lists of one number for each epoch."""
     images, labels = data.train_images[: args.train_images], data.train_labels[: args.train_images]
     steps = len(images) // args.batch_size  # in an epoch; images left over are drawn in another one
-    log = run_folder / "history.csv"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    callbacks = tf.keras.callbacks
+    checkpoints = Checkpoints(model, args.epochs, run_folder / "checkpoints", args.restart)
+    done = int(checkpoints.epoch)
+    if done:
+        print(f"going on after epoch {done}, from {common.shown(run_folder)}")
     model.fit(
-        batches(images, labels, args.batch_size, args.seed),
+        batches(images, labels, args.batch_size, args.seed + done),
+        initial_epoch=done,
         epochs=args.epochs,
         validation_data=(data.validation_images, tf.one_hot(data.validation_labels, 10)),
         validation_batch_size=1000,
         verbose=0,
         callbacks=[
             OneCycle(args.learning_rate, steps, args.epochs),
-            Report(),
-            callbacks.CSVLogger(str(log), append=True),
-            callbacks.TensorBoard(str(run_folder / "logs")),
-            callbacks.BackupAndRestore(
-                str(run_folder / "backup"), double_checkpoint=True, delete_checkpoint=False
-            ),
+            Report(),  # adds the seconds to what the next ones are told
+            checkpoints,
+            tf.keras.callbacks.TensorBoard(str(run_folder / "logs")),
         ],
     )
-    with log.open() as file:  # an epoch that was trained a second time after a kill counts once
-        rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
-    names = {"val_loss": "validation_loss", "val_accuracy": "validation_accuracy"}
-    return {
-        names.get(key, key): [float(rows[epoch][key]) for epoch in range(args.epochs)]
-        for key in ("loss", "accuracy", *names, "seconds")
-    }
+    keys = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
+    return dict(zip(keys, checkpoints.history.numpy().T.tolist(), strict=True))
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -261,8 +279,6 @@ def main(argv: list[str] | None = None) -> dict:
     flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images")
     settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
     run_folder = folder / "runs" / common.fingerprint(settings, __file__)
-    if args.restart:
-        shutil.rmtree(run_folder, ignore_errors=True)
     history = train(model, data, args, run_folder)
     seconds = sum(history["seconds"])
 
