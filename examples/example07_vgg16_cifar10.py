@@ -41,7 +41,7 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 DROPOUT = 0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
 EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
-TRAIN_IMAGES, TEST_IMAGES = 5000, 1000  # of the full data: a quarter of an hour on two cores
+TRAIN_IMAGES, TEST_IMAGES = 3000, 1000  # of the full data: about a quarter of an hour, two cores
 VALIDATION_SHARE = 10  # every tenth of the training images is there to choose the best epoch by
 SAMPLE_IMAGES = 6000  # drawn to train the sample VGG16 on
 
