@@ -66,28 +66,22 @@ class UserError(Exception):
 # %% Flags
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def number(kind: type, least: float, most: float) -> Callable[[str], float]:
+    """Make a parser of numbers from `least` to `most`, for argparse."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    return parse
 
 
-def seed_number(text: str) -> int:
-    """Parse a whole number from 0 to 2**31 - 1, for argparse."""
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**31 - 1}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """Parse a finite number above 0, for argparse."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
+positive_int = number(int, 1, 2**31 - 1)
+seed_number = number(int, 0, 2**31 - 1)
+positive_float = number(float, 1e-45, 3e38)  # what float32 can hold
 
 
 def make_parser(
@@ -195,6 +189,33 @@ def start(precision: str) -> tf.DType:
         precision = "bfloat16" if fast_bfloat16 else "float32"
     print(f"{device} | TensorFlow {tf.__version__} | {precision}")
     return tf.as_dtype(precision)
+
+
+# %% Epochs
+
+HISTORY = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
+EPOCH_HEADING = "epoch    loss  accuracy   validation: loss  accuracy   seconds"
+
+
+def report_epoch(epoch: int, row: Sequence[float]) -> None:
+    """Print the line of an epoch, counted from 1, with the figures that HISTORY names.
+
+    Raises:
+        UserError: a loss is no finite number.
+    """
+    loss, accuracy, validation_loss, validation_accuracy, seconds = row
+    if not np.isfinite(loss + validation_loss):
+        raise UserError(
+            f"the loss is {loss:.4g} in epoch {epoch}, {validation_loss:.4g} in validation: "
+            "use a smaller --learning-rate"
+        )
+    print(f"{epoch:5}  {loss:6.4f}    {accuracy:6.4f}           {validation_loss:6.4f}"
+          f"    {validation_accuracy:6.4f}    {seconds:6.1f}")  # fmt: skip
+
+
+def as_history(rows: tf.Variable) -> dict[str, list[float]]:
+    """Return the columns of a variable (epochs, 5) by the names in HISTORY."""
+    return dict(zip(HISTORY, rows.numpy().T.tolist(), strict=True))
 
 
 # %% Files

@@ -159,8 +159,7 @@ class Training(tf.Module):
         self.network, self.shift = network, shift
         self.velocities = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
         self.epoch = tf.Variable(0)  # how many are done
-        # For each epoch: loss, accuracy, validation loss, validation accuracy, seconds.
-        self.history = tf.Variable(tf.zeros([epochs, 5], tf.float64))
+        self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
     @tf.function
     def train_step(self, images, labels, learning_rate):
@@ -196,8 +195,7 @@ def one_cycle(done: float) -> float:
 
 def evaluate(training: Training, data: mnist.Dataset, images_in_epoch: int) -> dict:
     """Return the test accuracy of a network and how its training went, for metrics.json."""
-    keys = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
-    history = dict(zip(keys, training.history.numpy().T.tolist(), strict=True))
+    history = common.as_history(training.history)
     seconds = sum(history["seconds"])
     return {
         "test_accuracy": accuracy(training.network.infer(data.test_images), data.test_labels),
@@ -243,7 +241,7 @@ def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
     labels = data.train_labels[: args.train_images]
     shifts = all_shifts(data.train_images[: args.train_images], training.shift)
     steps = len(labels) // args.batch_size  # in an epoch; images left over wait for the next
-    print("epoch    loss  accuracy   validation: loss  accuracy   seconds")
+    print(common.EPOCH_HEADING)
     for epoch in range(int(training.epoch), args.epochs):
         started, sums = time.perf_counter(), 0
         rng = np.random.default_rng([args.seed, epoch])
@@ -258,17 +256,12 @@ def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
         seconds = time.perf_counter() - started
         logits = training.network.infer(data.validation_images)
         validation_loss = float(mean_loss(logits, data.validation_labels))
-        if not np.isfinite(loss + validation_loss):
-            raise common.UserError(
-                f"the loss is {loss} in epoch {epoch + 1}, {validation_loss} in validation: "
-                "use a smaller --learning-rate"
-            )
         validation_right = accuracy(logits, data.validation_labels)
-        training.history[epoch].assign([loss, right, validation_loss, validation_right, seconds])
+        row = [loss, right, validation_loss, validation_right, seconds]
+        common.report_epoch(epoch + 1, row)
+        training.history[epoch].assign(row)
         training.epoch.assign(epoch + 1)
         common.save(manager)
-        print(f"{epoch + 1:5}  {loss:6.4f}    {right:6.4f}           {validation_loss:6.4f}"
-              f"    {validation_right:6.4f}    {seconds:6.1f}")  # fmt: skip
         if stop_asked() and epoch + 1 < args.epochs:
             raise KeyboardInterrupt
 

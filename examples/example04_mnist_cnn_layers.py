@@ -137,7 +137,7 @@ def compile_model(model: tf.keras.Sequential, learning_rate: float) -> None:
 # %% Callbacks
 # fit() is the training loop. What it should do besides, it is told in callbacks: objects with
 # methods that are called before and after each batch and each epoch. Keras brings many along, such
-# as TensorBoard, which writes curves for example 02's program. These three are our own.
+# as TensorBoard, which writes curves for example 02's program. These two are our own.
 
 
 class OneCycle(tf.keras.callbacks.Callback):
@@ -159,11 +159,21 @@ class OneCycle(tf.keras.callbacks.Callback):
 
 
 class Report(tf.keras.callbacks.Callback):
-    """Show a bar while an epoch lasts and print one line when it is over."""
+    """Show a bar while an epoch lasts; print a line and save everything when it is over.
 
-    def on_train_begin(self, logs=None):
-        """Print the heading."""
-        print("epoch    loss  accuracy   validation: loss  accuracy   seconds")
+    Keras' own BackupAndRestore writes over its last file in place, and a kill at that moment may
+    leave one that it cannot read. TensorFlow's checkpoints are whole as soon as they are there.
+    """
+
+    def __init__(self, model: tf.keras.Sequential, epochs: int, folder: Path, restart: bool):
+        super().__init__()
+        self.epoch = tf.Variable(0)  # how many are done
+        self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
+        model.optimizer.build(model.trainable_variables)  # so that there is something to restore
+        checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, epoch=self.epoch, history=self.history
+        )
+        self.manager = common.open_checkpoints(checkpoint, folder, restart)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begin a bar."""
@@ -175,38 +185,12 @@ class Report(tf.keras.callbacks.Callback):
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Print the line, and note the seconds for the callbacks that come after this one."""
+        """Print how the epoch went, and save."""
         self.bar.close()
-        logs["seconds"] = time.perf_counter() - self.started
-        if not np.isfinite(logs["loss"] + logs["val_loss"]):
-            raise common.UserError(f"the loss is {logs['loss']}: use a smaller --learning-rate")
-        print(f"{epoch + 1:5}  {logs['loss']:6.4f}    {logs['accuracy']:6.4f}"
-              f"           {logs['val_loss']:6.4f}    {logs['val_accuracy']:6.4f}"
-              f"    {logs['seconds']:6.1f}")  # fmt: skip
-
-
-class Checkpoints(tf.keras.callbacks.Callback):
-    """Save everything that changes while training, after every epoch.
-
-    Keras' own BackupAndRestore writes over its last file in place, and a kill at that moment may
-    leave one that it cannot read. TensorFlow's checkpoints are whole as soon as they are there.
-    """
-
-    COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-
-    def __init__(self, model: tf.keras.Sequential, epochs: int, folder: Path, restart: bool):
-        super().__init__()
-        self.epoch = tf.Variable(0)  # how many are done
-        self.history = tf.Variable(tf.zeros([epochs, len(self.COLUMNS)], tf.float64))
-        model.optimizer.build(model.trainable_variables)  # so that there is something to restore
-        checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, epoch=self.epoch, history=self.history
-        )
-        self.manager = common.open_checkpoints(checkpoint, folder, restart)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Note how the epoch went, and save."""
-        self.history[epoch].assign([logs[column] for column in self.COLUMNS])
+        row = [logs[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")]
+        row.append(time.perf_counter() - self.started)
+        common.report_epoch(epoch + 1, row)
+        self.history[epoch].assign(row)
         self.epoch.assign(epoch + 1)
         common.save(self.manager)
 
@@ -220,10 +204,11 @@ def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Pat
     """Train, or go on training, and return the history: lists of one number for each epoch."""
     images, labels = data.train_images[: args.train_images], data.train_labels[: args.train_images]
     steps = len(images) // args.batch_size  # in an epoch; images left over are drawn in another one
-    checkpoints = Checkpoints(model, args.epochs, run_folder / "checkpoints", args.restart)
-    done = int(checkpoints.epoch)
+    report = Report(model, args.epochs, run_folder / "checkpoints", args.restart)
+    done = int(report.epoch)
     if done:
         print(f"going on after epoch {done}, from {common.shown(run_folder)}")
+    print(common.EPOCH_HEADING)
     model.fit(
         batches(images, labels, args.batch_size, args.seed + done),
         initial_epoch=done,
@@ -233,13 +218,11 @@ def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Pat
         verbose=0,
         callbacks=[
             OneCycle(args.learning_rate, steps, args.epochs),
-            Report(),  # adds the seconds to what the next ones are told
-            checkpoints,
+            report,
             tf.keras.callbacks.TensorBoard(str(run_folder / "logs")),
         ],
     )
-    keys = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
-    return dict(zip(keys, checkpoints.history.numpy().T.tolist(), strict=True))
+    return common.as_history(report.history)
 
 
 def main(argv: list[str] | None = None) -> dict:

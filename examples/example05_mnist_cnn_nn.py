@@ -199,8 +199,7 @@ class Training(tf.Module):
         self.means = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
         self.squares = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
         self.step = tf.Variable(0, dtype=tf.int64)
-        # For each epoch: loss, accuracy, validation loss, validation accuracy, seconds.
-        self.history = tf.Variable(tf.zeros([epochs, 5], tf.float64))
+        self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
     @tf.function
     def train_step(self, images, labels, learning_rate, seed):
@@ -246,7 +245,7 @@ def train(training: Training, data: mnist.Dataset, args, manager: tf.train.Check
     """Train from the epoch where the checkpoint left off to the end of the last epoch."""
     images, labels = data.train_images[: args.train_images], data.train_labels
     steps = len(images) // args.batch_size  # in an epoch; images left over wait for the next
-    print("epoch    loss  accuracy   validation: loss  accuracy   seconds")
+    print(common.EPOCH_HEADING)
     for epoch in range(int(training.step) // steps, args.epochs):
         started, rows = time.perf_counter(), []
         order = np.random.default_rng([args.seed, epoch]).permutation(len(images))
@@ -259,13 +258,11 @@ def train(training: Training, data: mnist.Dataset, args, manager: tf.train.Check
         seconds = time.perf_counter() - started
         logits = predict(training.network, data.validation_images)
         validation_loss = float(mean_loss(logits, data.validation_labels))
-        if not np.isfinite(loss + validation_loss):
-            raise common.UserError(f"the loss is {loss:.4f}: use a smaller --learning-rate")
         validation_right = accuracy(logits, data.validation_labels)
-        training.history[epoch].assign([loss, right, validation_loss, validation_right, seconds])
+        row = [loss, right, validation_loss, validation_right, seconds]
+        common.report_epoch(epoch + 1, row)
+        training.history[epoch].assign(row)
         common.save(manager)
-        print(f"{epoch + 1:5}  {loss:6.4f}    {right:6.4f}           {validation_loss:6.4f}"
-              f"    {validation_right:6.4f}    {seconds:6.1f}")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -303,9 +300,7 @@ def main(argv: list[str] | None = None) -> dict:
     train(training, data, args, manager)
 
     logits = predict(network, data.test_images)
-    columns = training.history.numpy().T.tolist()
-    keys = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
-    history = dict(zip(keys, columns, strict=True))
+    history = common.as_history(training.history)
     seconds = sum(history["seconds"])
     metrics = settings | {
         "data": data.name,

@@ -206,8 +206,7 @@ class Training(tf.Module):
         self.velocities = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
         self.step = tf.Variable(0, dtype=tf.int64)
         self.sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, accuracy, seconds, of this epoch
-        # For each epoch: loss, accuracy, validation loss, validation accuracy, seconds.
-        self.history = tf.Variable(tf.zeros([epochs, 5], tf.float64))
+        self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
     @tf.function
     def train_step(self, images, labels, mirrored, learning_rate, seed):
@@ -293,7 +292,7 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
     images, labels = data.train_images[: args.train_images], data.train_labels
     steps = len(images) // args.batch_size  # in an epoch; images left over wait for the next
     mirrored = np.random.default_rng(args.seed).integers(0, 2, len(images))
-    print("epoch    loss  accuracy   validation: loss  accuracy   seconds")
+    print(common.EPOCH_HEADING)
     with common.ctrl_c() as stop_asked:
         for epoch in range(int(training.step) // steps, args.epochs):
             order = np.random.default_rng([args.seed, epoch]).permutation(len(images))
@@ -320,19 +319,12 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
             logits = predict(training.network, data.validation_images)
             loss, right, seconds = training.sums.numpy() / (steps, steps, 1)
             validation_loss = float(mean_loss(logits, data.validation_labels))
-            if not np.isfinite(loss + validation_loss):
-                raise common.UserError(
-                    f"the loss is {loss} in epoch {epoch + 1}, {validation_loss} in validation: "
-                    "use a smaller --learning-rate"
-                )
             validation_right = accuracy(logits, data.validation_labels)
-            training.history[epoch].assign(
-                [loss, right, validation_loss, validation_right, seconds]
-            )
+            row = [loss, right, validation_loss, validation_right, seconds]
+            common.report_epoch(epoch + 1, row)
+            training.history[epoch].assign(row)
             training.sums.assign([0.0, 0.0, 0.0])
             common.save(manager)
-            print(f"{epoch + 1:5}  {loss:6.4f}    {right:6.4f}           {validation_loss:6.4f}"
-                  f"    {validation_right:6.4f}    {seconds:6.1f}")  # fmt: skip
             if stop_asked() and epoch + 1 < args.epochs:
                 raise KeyboardInterrupt
 
@@ -372,9 +364,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     views = predict_from_six_views(network, data.test_images)
     probabilities = tf.nn.softmax(views.mean(axis=0)).numpy()
-    columns = training.history.numpy().T.tolist()
-    keys = ("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
-    history = dict(zip(keys, columns, strict=True))
+    history = common.as_history(training.history)
     seconds = sum(history["seconds"])
     metrics = settings | {
         "data": data.name,
