@@ -10,24 +10,15 @@ more than 6 times as long as numpy.fromfile.
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from side_by_side import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from datasets import cifar10  # noqa: E402
-
-
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    kept = function()  # released only after the clock is read
-    stop = time.perf_counter()
-    del kept
-    return stop - start
 
 
 def main() -> None:

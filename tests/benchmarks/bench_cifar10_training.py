@@ -13,11 +13,12 @@ reaches.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from side_by_side import epochs_flag, in_own_process, make_parser, report, seconds, spread
 
 STARTED = time.perf_counter()
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,13 +63,6 @@ def tutorial(data_dir: Path, seed: int, epochs: int) -> dict:
     }
 
 
-def in_own_process(command: list[str]) -> float:
-    """Run a command, and return how many seconds it took from start to end."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
-
-
 def multiplications(channels: tuple[int, ...]) -> int:
     """Count what example 06's convolutions multiply in one training step, for one image.
 
@@ -82,11 +76,6 @@ def multiplications(channels: tuple[int, ...]) -> int:
         inputs = outputs
         size //= 2 if number % 2 == 0 else 1  # the pooling behind a stage's first convolution
     return total
-
-
-def spread(values: list[float], form: str) -> str:
-    """Return median and range of some values."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def step_speed(pairs: int = 15) -> tuple[str, float, float]:
@@ -112,10 +101,8 @@ def step_speed(pairs: int = 15) -> tuple[str, float, float]:
     matrix = tf.cast(tf.random.normal([2048, 2048]), dtype)
     product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
 
-    def timed(work, operations: float) -> float:
-        began = time.perf_counter()
-        work()
-        return operations / (time.perf_counter() - began) / 1e9
+    def speed(work, operations: float) -> float:
+        return operations / seconds(work) / 1e9
 
     def step():
         mirrored = np.zeros(count, np.float32)
@@ -125,8 +112,8 @@ def step_speed(pairs: int = 15) -> tuple[str, float, float]:
     step(), product()
     speeds = []
     for _ in range(pairs):
-        ours = timed(step, 2 * count * multiplications(example06.CHANNELS))
-        matmul = statistics.median(timed(lambda: product().numpy(), 2 * 2048**3) for _ in range(5))
+        ours = speed(step, 2 * count * multiplications(example06.CHANNELS))
+        matmul = statistics.median(speed(lambda: product().numpy(), 2 * 2048**3) for _ in range(5))
         speeds.append((ours, ours / matmul))
     ours, shares = zip(*speeds, strict=True)
     return dtype.name, statistics.median(ours), statistics.median(shares)
@@ -134,11 +121,7 @@ def step_speed(pairs: int = 15) -> tuple[str, float, float]:
 
 def main() -> None:
     """Run both sides and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", type=Path, default=ROOT / "datasets" / "downloads")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of both sides, for a quick try")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser = make_parser(__doc__)
     parser.add_argument("--tutorial", type=int, metavar="SEED", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.tutorial is not None:
@@ -149,34 +132,26 @@ def main() -> None:
     sides = {"example 06": [], "tutorial images/cnn": []}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            epochs = ["--epochs", str(args.epochs)] if args.epochs else []
-            common = ["--data-dir", str(args.data_dir), *epochs]
-            script = "examples/example06_cifar10_cnn_nn.py"
-            seconds = in_own_process([script, "--models-dir", folder, "--seed", str(seed), *common])
-            metrics = Path(folder) / "example06_cifar10_cnn_nn" / "metrics.json"
-            ours = json.loads(metrics.read_text()) | {"seconds": seconds}
-            sides["example 06"].append(ours)
+            common = ["--data-dir", args.data_dir, *epochs_flag(args)]
+            script = ROOT / "examples" / "example06_cifar10_cnn_nn.py"
+            flags = ["--models-dir", folder, "--seed", seed]
+            ours = {"seconds": in_own_process(script, *flags, *common)}
+            ours |= json.loads((Path(folder) / script.stem / "metrics.json").read_text())
             output = Path(folder) / "tutorial.json"
-            flags = ["--tutorial", str(seed), "--output", str(output)]
-            seconds = in_own_process([__file__, *flags, *common])
-            theirs = json.loads(output.read_text()) | {"seconds": seconds}
-            sides["tutorial images/cnn"].append(theirs)
-        print(f"seed {seed}: {ours['test_accuracy']:.2%} in {ours['seconds']:.0f} s, "
-              f"tutorial {theirs['test_accuracy']:.2%} in {seconds:.0f} s", flush=True)  # fmt: skip
+            flags = ["--tutorial", seed, "--output", output]
+            theirs = {"seconds": in_own_process(__file__, *flags, *common)}
+            theirs |= json.loads(output.read_text())
+        for side, result in zip(sides, (ours, theirs), strict=True):
+            sides[side].append(result)
+            accuracy, time_taken = result["test_accuracy"], result["seconds"]
+            print(f"seed {seed}: {side:19} {accuracy:.2%} in {time_taken:.0f} s", flush=True)
 
     rows = [["", "test accuracy, median (range)", "seconds, median (range)", "images a second"]]
     for name, results in sides.items():
         accuracies = [result["test_accuracy"] for result in results]
         times = [result["seconds"] for result in results]
         speed = statistics.median(result["images_per_second"] for result in results)
-        rows.append(
-            [
-                name,
-                spread(accuracies, ".2%"),
-                spread(times, ".0f"),
-                f"{speed:,.0f}",
-            ]
-        )
+        rows.append([name, spread(accuracies, ".2%"), spread(times, ".0f"), f"{speed:,.0f}"])
     pairs = zip(*sides.values(), strict=True)
     ratio = statistics.median(ours["seconds"] / theirs["seconds"] for ours, theirs in pairs)
     precision, speed, share = step_speed()
@@ -185,15 +160,7 @@ def main() -> None:
         f"long as the tutorial (median of the pairs). Its training step computes {speed:.0f} "
         f"GFLOP/s, {share:.0%} of what a {precision} matrix product beside it reaches."
     )
-    print(title)
-    for row in rows:
-        print("  ".join(f"{cell:32}" for cell in row))
-    if args.output:
-        flags = ["--seeds", *map(str, args.seeds)]
-        flags += ["--epochs", str(args.epochs)] if args.epochs else []
-        command = " ".join(["python tests/benchmarks/bench_cifar10_training.py", *flags])
-        result = {"title": title, "command": command, "table": rows}
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+    report(title, rows, __file__, args)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ other and again for each seed. The peers are written from their descriptions:
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from side_by_side import epochs_flag, in_own_process, make_parser, report, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -77,41 +77,26 @@ def peer(name: str, data_dir: Path, seed: int, epochs: int | None) -> float:
     return model.evaluate(*test, verbose=0)[1]
 
 
-def timed(command: list[str]) -> float:
-    """Run a command in a process of its own and return its seconds."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
-
-
-def measure(name: str, seed: int, data_dir: Path, epochs: int | None) -> tuple[float, float]:
+def measure(name: str, seed: int, args: argparse.Namespace) -> tuple[float, float]:
     """Return test accuracy and seconds of an example or a peer."""
-    common = ["--data-dir", str(data_dir)] + (["--epochs", str(epochs)] if epochs else [])
+    common = ["--data-dir", args.data_dir, *epochs_flag(args)]
     with tempfile.TemporaryDirectory() as folder:
         if name in EXAMPLES:
-            script, flags, _ = EXAMPLES[name]
-            flags = [*flags, "--seed", str(seed), "--models-dir", folder, *common]
-            seconds = timed([f"examples/{script}.py", *flags])
-            output = Path(folder) / script / "metrics.json"
+            example, flags, _ = EXAMPLES[name]
+            script = ROOT / "examples" / f"{example}.py"
+            output = Path(folder) / example / "metrics.json"
+            flags = [*flags, "--seed", seed, "--models-dir", folder]
         else:
+            script = __file__
             output = Path(folder) / "metrics.json"
-            flags = ["--peer", name, "--seeds", str(seed), "--output", str(output), *common]
-            seconds = timed([__file__, *flags])
+            flags = ["--peer", name, "--seeds", seed, "--output", output]
+        seconds = in_own_process(script, *flags, *common)
         return json.loads(output.read_text())["test_accuracy"], seconds
-
-
-def spread(values: list[float], form: str) -> str:
-    """Return median and range of some values."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def main() -> None:
     """Run all sides and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", type=Path, default=ROOT / "datasets" / "downloads")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of all sides, for a quick try")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser = make_parser(__doc__)
     parser.add_argument("--peer", choices=["quickstart", "mnist_convnet"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peer:
@@ -123,7 +108,7 @@ def main() -> None:
     results = {side: [] for side in sides}
     for seed in args.seeds:
         for side in sides:
-            results[side].append(measure(side, seed, args.data_dir, args.epochs))
+            results[side].append(measure(side, seed, args))
             accuracy, seconds = results[side][-1]
             print(f"seed {seed}: {side:21} {accuracy:.2%} in {seconds:.0f} s", flush=True)
 
@@ -140,15 +125,7 @@ def main() -> None:
         f"MNIST, {len(args.seeds)} seeds, whole processes in turn. The shares are medians of pairs "
         "run next to each other. quickstart: TensorFlow's for beginners; mnist_convnet: keras.io's."
     )
-    print(title)
-    for row in rows:
-        print("  ".join(f"{cell:30}" for cell in row))
-    if args.output:
-        flags = ["--seeds", *map(str, args.seeds)]
-        flags += ["--epochs", str(args.epochs)] if args.epochs else []
-        command = " ".join(["python tests/benchmarks/bench_mnist.py", *flags])
-        result = {"title": title, "command": command, "table": rows}
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+    report(title, rows, __file__, args)
 
 
 if __name__ == "__main__":
