@@ -101,6 +101,27 @@ def test_convolution_equals_a_sum_over_the_window(network):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=lambda dtype: dtype.name)
+def test_convolution_by_hand_has_the_gradients_of_tensorflow_s(dtype):
+    rng = np.random.default_rng(6)
+    x = tf.constant(rng.normal(0, 1, (5, 4, 3, 6)), tf.float32)
+    kernel = tf.constant(rng.normal(0, 1, (3, 3, 6, 7)), tf.float32)
+    weights = tf.constant(rng.normal(0, 1, (5, 4, 3, 7)), tf.float32)
+
+    def results(convolve, dtype):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            out = tf.cast(convolve(tf.cast(x, dtype), tf.cast(kernel, dtype)), tf.float32)
+            loss = tf.reduce_sum(weights * out)
+        return [out, *tape.gradient(loss, [x, kernel])]
+
+    expected = results(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), tf.float32)
+    ours = results(tf.function(example06.convolution_by_hand), dtype)
+    error = 1e-5 if dtype == tf.float32 else 0.02  # of the largest value
+    for one, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=error * np.abs(other).max())
+
+
 def test_batch_normalisation_in_training_and_inference(network):
     rng = np.random.default_rng(2)
     offset, batches = rng.normal(size=4), rng.normal(3, 2, (5, 8, 6, 6, 4)).astype(np.float32)
