@@ -52,6 +52,12 @@ def test_links_and_pictures_are_there():
     assert [target for target in local if not (ROOT / target).exists()] == []
 
 
+def test_every_picture_is_shown():
+    pictures = {f"docs/images/{path.name}" for path in (ROOT / "docs" / "images").iterdir()}
+    assert pictures
+    assert pictures <= set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
+
+
 def test_scripts_that_are_named_are_there():
     named = set(re.findall(r"(?:examples|tests|docs)/[\w/]+\.py", README))
     assert len(named) >= 3
