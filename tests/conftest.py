@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+pytest.register_assert_rewrite("programs")  # so that its assertions say what was found
+
 # A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
 # inherits it. The tests are about Ctrl-C as it is in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import start
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -706,13 +707,8 @@ def free_port():
 
 def test_serve_shows_a_run_of_its_own_until_ctrl_c(sample_dir, models_dir, log):
     before, port = contents(log), free_port()
-    command = [sys.executable, str(SCRIPT), "--serve", "--port", port, "--epochs", 1]
-    process = subprocess.Popen(
-        [*map(str, command), *arguments(sample_dir, models_dir)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    flags = ["--serve", "--port", port, "--epochs", 1]
+    process = start(SCRIPT, *flags, *arguments(sample_dir, models_dir))
     try:
         lines = []
         while "until Ctrl-C" not in "".join(lines):

@@ -4,11 +4,9 @@ pictures of digits are recognised however they were drawn, and what is said when
 """
 
 import argparse
-import functools
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import checkpoint_folder, error_of, final_state, start, without_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -283,26 +282,11 @@ def tiny(sample_dir, models_dir):
     return [*flags(sample_dir, models_dir), *settings.split()]
 
 
-def run_tiny(sample_dir, models_dir, *more):
-    """Run without pictures: they take longer than the training, and are looked at above."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "save_figure", lambda figure, path: common.plt.close(figure) or path)
-        return example03.main([*tiny(sample_dir, models_dir), *more])
-
-
-def final_state(models_dir):
-    """Return all that was trained, byte by byte, without the seconds that it took."""
-    (folder,) = (models_dir / example03.NAME / "checkpoints").iterdir()
-    reader = tf.train.load_checkpoint(str(folder))
-    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("trainings/")]
-    state = {name: reader.get_tensor(name) for name in names}
-    return {n: (v[:, :4] if "history" in n else v).tobytes() for n, v in state.items()}
-
-
 @pytest.fixture(scope="module")
 def not_stopped(data, sample_dir, tmp_path_factory):
     models_dir = tmp_path_factory.mktemp("whole")
-    return run_tiny(sample_dir, models_dir), final_state(models_dir)
+    metrics = without_pictures(example03.main, *tiny(sample_dir, models_dir))
+    return metrics, final_state(models_dir)
 
 
 @pytest.fixture(scope="module")
@@ -311,16 +295,8 @@ def stopped(data, sample_dir, tmp_path_factory):
     processes = {}
     for name, (number, when) in STOPS.items():
         models_dir = tmp_path_factory.mktemp("stopped")
-        script = [sys.executable, "-c", textwrap.dedent(STOP), str(ROOT), number, str(when)]
-        processes[name] = (
-            models_dir,
-            subprocess.Popen(
-                script + tiny(sample_dir, models_dir),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            ),
-        )
+        script = ["-c", textwrap.dedent(STOP), ROOT, number, when]
+        processes[name] = models_dir, start(*script, *tiny(sample_dir, models_dir))
     return {
         name: (models_dir, *process.communicate(timeout=300), process.returncode)
         for name, (models_dir, process) in processes.items()
@@ -341,7 +317,7 @@ def test_the_same_command_ends_with_the_same_weights(name, stopped, not_stopped,
         assert status == -signal.SIGKILL
     assert not (models_dir / example03.NAME / "metrics.json").exists()
     metrics, state = not_stopped
-    continued = run_tiny(sample_dir, models_dir)
+    continued = without_pictures(example03.main, *tiny(sample_dir, models_dir))
     assert len(state) == 20  # 2 + 6 variables, their velocities; two epochs, two histories
     assert final_state(models_dir) == state
     assert continued["test_accuracy"] == metrics["test_accuracy"]
@@ -412,20 +388,10 @@ def test_a_picture_is_recognised(trouble, certain, run, tmp_path, capsys, monkey
 # --- What can go wrong ----------------------------------------------------------------------------
 
 
-def error_of(arguments, capsys):
-    """The one line with which the program ends."""
-    with pytest.raises(SystemExit) as error:
-        common.run(functools.partial(example03.main, arguments))
-    assert error.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def test_a_picture_before_any_training(sample_dir, tmp_path, capsys):
     drawing(np.eye(28, dtype=np.uint8)[..., None] * 255).save(tmp_path / "digit.png")
     arguments = [*flags(sample_dir, tmp_path), "--image", str(tmp_path / "digit.png")]
-    error = error_of(arguments, capsys)
+    error = error_of(example03.main, capsys, *arguments)
     assert "no trained network" in error
     assert f"python examples/{example03.NAME}.py" in error
 
@@ -435,31 +401,34 @@ def test_a_file_that_is_no_picture(run, tmp_path, capsys):
     for content in (None, "seven"):
         if content:
             path.write_text(content)
-        assert str(path) in error_of([*run[2], "--image", str(path)], capsys)
+        assert str(path) in error_of(example03.main, capsys, *run[2], "--image", path)
 
 
 def test_a_picture_for_a_network_of_another_shape(run, tmp_path, capsys):
     drawing(np.eye(28, dtype=np.uint8)[..., None] * 255).save(tmp_path / "digit.png")
     arguments = [*run[2], "--image", str(tmp_path / "digit.png"), "--hidden", "8"]
-    assert "of another network" in error_of(arguments, capsys)
+    assert "of another network" in error_of(example03.main, capsys, *arguments)
 
 
 def test_a_damaged_checkpoint_and_restart(not_stopped, sample_dir, tmp_path, capsys):
-    run_tiny(sample_dir, tmp_path)
-    (folder,) = (tmp_path / example03.NAME / "checkpoints").iterdir()
-    for path in folder.glob("ckpt-*.data*"):
+    arguments = tiny(sample_dir, tmp_path)
+    without_pictures(example03.main, *arguments)
+    for path in checkpoint_folder(tmp_path).glob("ckpt-*.data*"):
         os.truncate(path, 100)
     capsys.readouterr()
-    assert "--restart" in error_of(tiny(sample_dir, tmp_path), capsys)
-    run_tiny(sample_dir, tmp_path, "--restart")
+    assert "--restart" in error_of(example03.main, capsys, *arguments)
+    without_pictures(example03.main, *arguments, "--restart")
     assert final_state(tmp_path) == not_stopped[1]
 
 
 def test_too_few_images_too_high_a_rate_too_low_an_accuracy(run, sample_dir, tmp_path, capsys):
+    def error(*arguments):
+        return error_of(example03.main, capsys, *arguments)
+
     arguments = tiny(sample_dir, tmp_path)
-    assert "lower --batch-size" in error_of([*arguments, "--train-images", "49"], capsys)
-    assert "--learning-rate" in error_of([*arguments, "--learning-rate", "1e38"], capsys)
-    assert "1.01" in error_of([*run[2], "--min-accuracy", "1.01"], capsys)
+    assert "lower --batch-size" in error(*arguments, "--train-images", 49)
+    assert "--learning-rate" in error(*arguments, "--learning-rate", "1e38")
+    assert "1.01" in error(*run[2], "--min-accuracy", 1.01)
 
 
 @pytest.mark.parametrize("wrong", ["--hidden 0", "--hidden", "--epochs 0", "--image", "--what"])

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import checkpoint_folder, error_of, final_state, run, start, status, without_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -487,35 +487,13 @@ def tiny(sample_dir, models_dir, precision):
     return [*TINY.split(), *folders, "--precision", precision]
 
 
-def run_tiny(sample_dir, models_dir, precision, *flags):
-    """Run without pictures: they take longer than the training, and are looked at above."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "save_figure", lambda figure, path: common.plt.close(figure) or path)
-        return example06.main([*tiny(sample_dir, models_dir, precision), *flags])
-
-
-def checkpoint_folder(models_dir):
-    (folder,) = (models_dir / example06.NAME / "checkpoints").iterdir()
-    return folder
-
-
-def final_state(models_dir):
-    """Return all that was trained, byte by byte, without the seconds that it took."""
-    path = tf.train.latest_checkpoint(checkpoint_folder(models_dir))
-    reader = tf.train.load_checkpoint(path)
-    names = [name for name, _ in tf.train.list_variables(path) if name.startswith("training/")]
-    state = {name: reader.get_tensor(name) for name in names}
-    (history,) = (name for name in names if name.startswith("training/history"))
-    state[history] = state[history][:, :4]
-    return {name: value.tobytes() for name, value in state.items()}
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(data, sample_dir, tmp_path_factory):
     states = {}
     for precision in ("float32", "bfloat16"):
         models_dir = tmp_path_factory.mktemp(precision)
-        metrics = run_tiny(sample_dir, models_dir, precision)
+        arguments = tiny(sample_dir, models_dir, precision)
+        metrics = without_pictures(example06.main, *arguments)
         states[precision] = final_state(models_dir), metrics, models_dir
     return states
 
@@ -526,13 +504,8 @@ def broken(data, sample_dir, tmp_path_factory):
     processes = {}
     for name, (how, when, precision) in BREAKS.items():
         models_dir = tmp_path_factory.mktemp("broken")
-        script = [sys.executable, "-c", textwrap.dedent(BREAK), str(ROOT), how, str(when)]
-        process = subprocess.Popen(
-            script + tiny(sample_dir, models_dir, precision),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        script = ["-c", textwrap.dedent(BREAK), ROOT, how, when]
+        process = start(*script, *tiny(sample_dir, models_dir, precision))
         processes[name] = models_dir, process
     results = {}
     for name, (models_dir, process) in processes.items():
@@ -543,7 +516,8 @@ def broken(data, sample_dir, tmp_path_factory):
 
 def check_continued(models_dir, precision, sample_dir, uninterrupted):
     state, metrics, _ = uninterrupted[precision]
-    continued = run_tiny(sample_dir, models_dir, precision)
+    arguments = tiny(sample_dir, models_dir, precision)
+    continued = without_pictures(example06.main, *arguments)
     found = final_state(models_dir)
     assert found.keys() == state.keys()
     assert len(found) > 30
@@ -580,30 +554,14 @@ def test_a_killed_run_ends_with_the_same_weights(name, broken, uninterrupted, sa
 def test_another_setting_is_another_run(uninterrupted, sample_dir, tmp_path, capsys):
     _, metrics, folder = uninterrupted["float32"]
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    other = run_tiny(sample_dir, tmp_path, "float32", "--seed", "1")
+    arguments = tiny(sample_dir, tmp_path, "float32")
+    other = without_pictures(example06.main, *arguments, "--seed", 1)
     assert "going on" not in capsys.readouterr().out
     assert other["history"]["loss"] != metrics["history"]["loss"]
     assert len(list((tmp_path / example06.NAME / "checkpoints").iterdir())) == 2
 
 
 # --- What can go wrong ----------------------------------------------------------------------------
-
-
-def status_of(arguments):
-    """Return the exit status that the program would have."""
-    try:
-        common.run(functools.partial(example06.main, arguments))
-    except SystemExit as error:
-        return error.code
-    return 0
-
-
-def one_line(capsys):
-    """Return the error, which must be one line, and all that was written to stderr but bars."""
-    lines = [line.split("\r")[-1].strip() for line in capsys.readouterr().err.split("\n")]
-    (line,) = (line for line in lines if line)
-    assert line.startswith("error: ")
-    return line
 
 
 def truncate(folder):
@@ -639,19 +597,18 @@ def test_a_damaged_checkpoint_is_one_clear_line(damage, short_run, tmp_path, cap
     arguments = [*arguments, "--models-dir", str(tmp_path)]
     damaged = checkpoint_folder(tmp_path)
     damage(damaged)
-    assert status_of(arguments) == 1
-    error = one_line(capsys)
+    error = error_of(example06.main, capsys, *arguments)
     assert damaged.name in error
     assert "--restart" in error
 
 
 @pytest.mark.parametrize("damage", [truncate, empty_the_list])
-def test_restart_begins_anew(damage, uninterrupted, sample_dir, tmp_path, capsys):
+def test_restart_begins_anew(damage, uninterrupted, sample_dir, tmp_path):
     state, _, folder = uninterrupted["float32"]
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     damage(checkpoint_folder(tmp_path))
-    assert status_of([*tiny(sample_dir, tmp_path, "float32"), "--restart"]) == 0
-    assert "going on" not in capsys.readouterr().out
+    _, output = run(example06.main, *tiny(sample_dir, tmp_path, "float32"), "--restart")
+    assert "going on" not in output
     assert final_state(tmp_path) == state
 
 
@@ -665,31 +622,30 @@ def test_restart_begins_anew(damage, uninterrupted, sample_dir, tmp_path, capsys
     ],
 )
 def test_wrong_flags_are_status_2(flags, sample_dir, tmp_path, capsys):
-    assert status_of([*tiny(sample_dir, tmp_path, "float32"), *flags.split()]) == 2
-    assert flags.split()[0] in capsys.readouterr().err
+    arguments = tiny(sample_dir, tmp_path, "float32")
+    code, lines = status(example06.main, capsys, *arguments, *flags.split())
+    assert code == 2
+    assert flags.split()[0] in lines[-1]
     assert not list(tmp_path.iterdir())
 
 
 def test_too_few_images_for_a_batch(sample_dir, tmp_path, capsys):
     arguments = [*tiny(sample_dir, tmp_path, "float32"), "--train-images", "49"]
-    assert status_of(arguments) == 1
-    error = one_line(capsys)
+    error = error_of(example06.main, capsys, *arguments)
     assert "49" in error
     assert "--batch-size" in error
 
 
 def test_below_the_accuracy_asked_for(short_run, capsys):
     _, metrics, arguments = short_run
-    assert status_of([*arguments, "--min-accuracy", "1.01"]) == 1
-    error = one_line(capsys)
+    error = error_of(example06.main, capsys, *arguments, "--min-accuracy", 1.01)
     assert f"{metrics['test_accuracy']:.4f}" in error
     assert "1.01" in error
 
 
 def test_a_loss_that_is_no_number(sample_dir, tmp_path, capsys):
     arguments = [*tiny(sample_dir, tmp_path, "float32"), "--learning-rate", "1e30"]
-    assert status_of(arguments) == 1
-    error = one_line(capsys)
+    error = error_of(example06.main, capsys, *arguments)
     assert "nan" in error
     assert "--learning-rate" in error
 
@@ -698,8 +654,8 @@ def test_results_that_cannot_be_written(sample_dir, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(example06.Training, "train_step", lambda *_: pytest.fail("trained"))
     occupied = tmp_path / "occupied"
     occupied.touch()
-    assert status_of(tiny(sample_dir, occupied, "float32")) == 1  # before training, not after
-    assert str(occupied) in one_line(capsys)
+    arguments = tiny(sample_dir, occupied, "float32")
+    assert str(occupied) in error_of(example06.main, capsys, *arguments)  # before training
 
 
 def test_a_full_disk_while_saving(sample_dir, tmp_path, capsys, monkeypatch):
@@ -707,8 +663,7 @@ def test_a_full_disk_while_saving(sample_dir, tmp_path, capsys, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device\nmore")
 
     monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
-    assert status_of(tiny(sample_dir, tmp_path, "float32")) == 1
-    error = one_line(capsys)
+    error = error_of(example06.main, capsys, *tiny(sample_dir, tmp_path, "float32"))
     assert "No space left on device" in error
     assert str(tmp_path) in error
 

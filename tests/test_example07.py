@@ -3,36 +3,32 @@ end is what its stored parts give, that a second run reuses what the first has c
 printed when something is wrong, and that a run goes on after a kill and after Ctrl-C.
 """
 
-import contextlib
-import io
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import error_of, run, start, status, stop_when
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
-import tensorflow as tf  # noqa: E402
-
 from datasets import cifar10, sample  # noqa: E402
 from examples import example07_vgg16_cifar10 as example07  # noqa: E402
+from examples.common import tf  # noqa: E402
 from models import sample_vgg16, vgg16  # noqa: E402
 
-SCRIPT = ROOT / "examples" / "example07_vgg16_cifar10.py"
 TEST_IMAGES = 1000  # of the sample data
 TIE = 1 / TEST_IMAGES  # float16 may decide one image otherwise, where two classes are as likely
 SMALL_CONFIG = sample_vgg16.config(len(sample.OTHER_KINDS))
+# No proxy answers on port 9, so that nothing reaches the network.
+OFFLINE = os.environ | dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 # A run that is over in a second where the features are there.
 BRIEF = ["--no-baseline", "--train-images", "500", "--test-images", "200", "--epochs", "2"]
 
@@ -49,10 +45,7 @@ def models_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(sample_dir, models_dir):
     """One whole run, which also makes the sample archive for the session: metrics and output."""
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        metrics = example07.main(arguments(sample_dir, models_dir))
-    return metrics, output.getvalue()
+    return run(example07.main, *arguments(sample_dir, models_dir))
 
 
 @pytest.fixture(scope="module")
@@ -214,26 +207,6 @@ def test_top_layer_takes_features_as_they_are():
 # --- What the user can mend -----------------------------------------------------------------------
 
 
-def status(capsys, *argv):
-    """Run as a program does: exit status, and what was written to stderr but progress bars."""
-    code = 0
-    try:
-        common.run(lambda: example07.main(list(argv)))
-    except SystemExit as error:
-        code = error.code
-    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
-    return code, [line for line in lines if line.strip() and "%|" not in line]
-
-
-def assert_one_line(result, *words):
-    code, lines = result
-    assert code == 1
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
-
-
 @pytest.fixture
 def small_is_expected(monkeypatch):
     """--weights takes sample weights in place of full-size ones; no names of classes are sought."""
@@ -251,7 +224,9 @@ def test_image_that_is_none(finished, sample_dir, models_dir, tmp_path, capsys, 
     if content is not None:
         path.write_bytes(content)
     argv = arguments(sample_dir, models_dir, "--image", str(path), *BRIEF)
-    assert_one_line(status(capsys, *argv), str(path), "cannot be read as an image")
+    error = error_of(example07.main, capsys, *argv)
+    assert str(path) in error
+    assert "cannot be read as an image" in error
 
 
 def test_image_of_ones_own(finished, sample_dir, models_dir, tmp_path, capsys):
@@ -290,7 +265,7 @@ def test_weights_that_give_no_usable_features(
     weights["vgg_16/fc7/biases"][0] = value
     np.savez(tmp_path / "w.npz", **weights)
     argv = arguments(sample_dir, tmp_path, "--weights", str(tmp_path / "w.npz"), *BRIEF)
-    assert_one_line(status(capsys, *argv), "finite")
+    assert "finite" in error_of(example07.main, capsys, *argv)
     assert not shards(tmp_path)
 
 
@@ -300,27 +275,28 @@ def test_weights_that_cannot_be_read(sample_dir, tmp_path, capsys, small_is_expe
     if "missing" not in name:
         path.write_text("no weights")
     argv = arguments(sample_dir, tmp_path, "--weights", str(path), *BRIEF)
-    assert_one_line(status(capsys, *argv), str(path))
+    assert str(path) in error_of(example07.main, capsys, *argv)
 
 
 def test_min_accuracy(finished, folder, sample_dir, models_dir, capsys):
     argv = arguments(sample_dir, models_dir, *BRIEF)
-    assert status(capsys, *argv, "--min-accuracy", "0.3") == (0, [])
+    assert status(example07.main, capsys, *argv, "--min-accuracy", "0.3") == (0, [])
     (folder / "metrics.json").unlink()
-    assert_one_line(status(capsys, *argv, "--min-accuracy", "0.99"), "below --min-accuracy 0.99")
+    error = error_of(example07.main, capsys, *argv, "--min-accuracy", "0.99")
+    assert "below --min-accuracy 0.99" in error
     assert (folder / "metrics.json").exists()
 
 
 def test_too_few_images(sample_dir, tmp_path, capsys):
     argv = arguments(sample_dir, tmp_path, "--train-images", "10")
-    assert_one_line(status(capsys, *argv), "--train-images")
+    assert "--train-images" in error_of(example07.main, capsys, *argv)
 
 
 @pytest.mark.parametrize(
     "flags", [["--epochs", "0"], ["--data", "none"], ["--test-images", "-1"], ["--unknown"]]
 )
 def test_wrong_flags(capsys, flags):
-    code, lines = status(capsys, *flags)
+    code, lines = status(example07.main, capsys, *flags)
     assert code == 2
     assert lines[0].startswith("usage: ")
 
@@ -328,25 +304,9 @@ def test_wrong_flags(capsys, flags):
 # --- As a program ---------------------------------------------------------------------------------
 
 
-def start(*argv):
-    # Where pytest runs in the background, Ctrl-C may be off: it is turned on. No proxy answers on
-    # port 9, so that nothing reaches the network.
-    code = (
-        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(SCRIPT), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **proxies},
-    )
-
-
 def test_sample_weights_where_full_size_is_expected(finished, sample_dir, checkpoint, tmp_path):
-    process = start(*arguments(sample_dir, tmp_path, "--weights", str(checkpoint)))
+    argv = arguments(sample_dir, tmp_path, "--weights", str(checkpoint))
+    process = start(example07.__file__, *argv, env=OFFLINE)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "2. VGG16_1000" in output
@@ -362,20 +322,8 @@ def test_sample_weights_where_full_size_is_expected(finished, sample_dir, checkp
 def test_stopped_while_features_are_computed(finished, sample_dir, tmp_path, number):
     flags = ["--no-baseline", "--epochs", "2", "--precision", "float32"]
     argv = arguments(sample_dir, tmp_path, *flags)
-    process = start(*argv)
-    while len(shards(tmp_path)) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=120)
-    assert "test accuracy" not in output
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert "the same command goes on" in errors.splitlines()[-1]
-        assert "Traceback" not in errors
-    else:
-        assert process.returncode == -signal.SIGKILL
-
+    process = start(example07.__file__, *argv, env=OFFLINE)
+    stop_when(process, lambda: len(shards(tmp_path)) >= 2, number)
     kept = shards(tmp_path)
     metrics = example07.main(argv)
     every = shards(tmp_path)

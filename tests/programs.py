@@ -1,0 +1,102 @@
+"""What the tests of several examples share: running them as programs, within the test's process or
+in one of their own, to their end or until a signal stops them; and reading what a run has saved.
+"""
+
+import contextlib
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from examples import common  # noqa: E402
+
+# --- Within the test's process --------------------------------------------------------------------
+
+
+def run(main, *argv):
+    """Run main(), and return what it returns and what it prints; for fixtures of whole modules."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        result = main(list(map(str, argv)))
+    return result, output.getvalue()
+
+
+def without_pictures(main, *argv):
+    """Run main() without its pictures, which take longer than a short training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "save_figure", lambda figure, path: common.plt.close(figure) or path)
+        return main(list(map(str, argv)))
+
+
+def status(main, capsys, *argv):
+    """Run main() as a program does: exit status, and the lines on stderr."""
+    code = 0
+    try:
+        common.run(lambda: main(list(map(str, argv))))
+    except SystemExit as error:
+        code = error.code
+    return code, lines_without_bars(capsys.readouterr().err)
+
+
+def error_of(main, capsys, *argv):
+    """Run what must end with status 1 and one line on stderr, and return that line."""
+    code, lines = status(main, capsys, *argv)
+    assert (code, len(lines)) == (1, 1), lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def lines_without_bars(errors):
+    """Return the lines of what was written to stderr that are no progress bars."""
+    lines = errors.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.strip() and "%|" not in line]
+
+
+# --- In a process of its own ----------------------------------------------------------------------
+
+
+def start(*arguments, env=None):
+    """Start Python with these arguments, in a process that waits to be asked for its output."""
+    command = [sys.executable, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+
+
+def stop_when(process, condition, number):
+    """Send an example a signal once a condition holds, and check that it ends as it should."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    assert "test accuracy" not in output
+    assert "Traceback" not in errors
+    if number == signal.SIGINT:
+        assert process.returncode == 130, errors
+        assert "the same command goes on" in lines_without_bars(errors)[-1], errors
+    else:
+        assert process.returncode == -number, errors
+
+
+# --- What a run has saved -------------------------------------------------------------------------
+
+
+def checkpoint_folder(models_dir):
+    """Return the folder with the checkpoints of the only run there is."""
+    (folder,) = models_dir.glob("*/checkpoints/*")
+    return folder
+
+
+def final_state(models_dir):
+    """Return all that was trained, byte by byte, without the seconds that it took."""
+    reader = common.tf.train.load_checkpoint(str(checkpoint_folder(models_dir)))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("training")]
+    assert any("history" in name for name in names)
+    state = {name: reader.get_tensor(name) for name in names}
+    return {n: (v[:, :4] if "history" in n else v).tobytes() for n, v in state.items()}
