@@ -1,51 +1,26 @@
-"""Checks example 05 on sample data: that it computes what example 04's layers compute and trains as
-they train, that its operations do what the notes in it say, that a run that is killed goes on to
-the same weights, and that a picture of one's own is classified with what was trained.
+"""Checks the parts of example 05: that its network computes what example 04's layers compute and
+trains as they train, and that its operations do what the notes in it say. Whole runs are checked in
+test_mnist_cnns.py.
 """
 
-import contextlib
-import io
-import json
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
-import tensorflow as tf  # noqa: E402
-
 from datasets import mnist  # noqa: E402
 from examples import example04_mnist_cnn_layers as example04  # noqa: E402
 from examples import example05_mnist_cnn_nn as example05  # noqa: E402
-
-SCRIPT = ROOT / "examples" / "example05_mnist_cnn_nn.py"
-QUICK = ["--data", "sample", "--batch-size", "64", "--precision", "float32"]
-
-
-def arguments(data_dir, models_dir, *more):
-    return [*QUICK, "--data-dir", str(data_dir), "--models-dir", str(models_dir), *more]
+from examples.common import tf  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def data(sample_dir):
     return mnist.load("sample", sample_dir)
-
-
-@pytest.fixture(scope="module")
-def finished(sample_dir, tmp_path_factory):
-    """One whole run: its folder of results, metrics and output."""
-    models_dir, output = tmp_path_factory.mktemp("models"), io.StringIO()
-    with contextlib.redirect_stdout(output):
-        metrics = example05.main(arguments(sample_dir, models_dir))
-    return models_dir / example05.NAME, metrics, output.getvalue()
 
 
 # --- The same network as example 04's -------------------------------------------------------------
@@ -108,7 +83,7 @@ def test_same_start_and_batches_give_the_same_losses_for_ten_steps(data, monkeyp
 
 
 def test_the_table_of_shapes_is_right():
-    text = SCRIPT.read_text()
+    text = Path(example05.__file__).read_text()
     network = example05.Network(tf.float32, 0)
     for kernel in network.kernels:
         product = " * ".join(f"{n:>3}" if i > 1 else str(n) for i, n in enumerate(kernel.shape))
@@ -153,143 +128,3 @@ def test_augmentation_changes_little_and_never_the_same(data):
     grid = np.arange(28)
     centres = (out * grid[:, None, None]).sum(axis=(1, 2, 3)) / out.sum(axis=(1, 2, 3))
     assert 1 < np.ptp(centres) < 6
-
-
-# --- A whole run ----------------------------------------------------------------------------------
-
-
-def test_it_learns(finished):
-    folder, metrics, output = finished
-    assert metrics["test_accuracy"] > 0.93  # of 254; chance is 0.1
-    history = metrics["history"]
-    assert {len(values) for values in history.values()} == {metrics["epochs"]}
-    assert history["loss"][-1] < history["loss"][0] - 0.5
-    assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
-    assert f"test accuracy {metrics['test_accuracy']:.4f} on sample data" in output
-    for name in ("learning_curves", "confusion_matrix", "worst_mistakes"):
-        with Image.open(folder / f"{name}.png") as image:
-            assert min(image.size) > 100
-
-
-def test_a_second_run_trains_nothing_more(finished, sample_dir, monkeypatch):
-    folder, metrics, _ = finished
-
-    def train_step(*_):
-        raise AssertionError("a step of training")
-
-    monkeypatch.setattr(example05.Training, "train_step", train_step)
-    again = example05.main(arguments(sample_dir, folder.parent))
-    for key in ("history", "test_accuracy", "train_seconds"):
-        assert again[key] == metrics[key]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
-def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, sample_dir, tmp_path, number):
-    _, metrics, _ = finished
-    argv = arguments(sample_dir, tmp_path)
-    code = (
-        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(SCRIPT), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list(tmp_path.glob("**/ckpt-2.index")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=120)
-    assert "test accuracy" not in output
-    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
-    assert "Traceback" not in errors
-    again = example05.main(argv)
-    for key in ("loss", "accuracy", "validation_loss", "validation_accuracy"):
-        assert again["history"][key] == metrics["history"][key]
-    assert again["test_accuracy"] == metrics["test_accuracy"]
-
-
-# --- A picture of one's own -----------------------------------------------------------------------
-
-
-def status(capsys, *argv):
-    """Run as a program does: exit status, and what was written to stderr but progress bars."""
-    code = 0
-    try:
-        common.run(lambda: example05.main(list(argv)))
-    except SystemExit as error:
-        code = error.code
-    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
-    return code, [line for line in lines if line.strip() and "%|" not in line]
-
-
-def test_a_picture_is_classified(finished, data, tmp_path, capsys):
-    """Sample digits, made large and dark on light, are seen as what they are."""
-    folder, _, _ = finished
-    right = 0
-    for number in range(10):
-        image = Image.fromarray(255 - data.test_images[number, ..., 0]).resize((300, 300))
-        image.save(tmp_path / "digit.png")
-        flags = ["--image", str(tmp_path / "digit.png"), "--models-dir", str(folder.parent)]
-        result = example05.main(flags)
-        assert sum(result["probabilities"]) == pytest.approx(1, abs=1e-3)
-        right += result["digit"] == data.test_labels[number]
-    assert right >= 9
-    assert (folder / "picture.png").is_file()
-    assert f"{result['probabilities'][result['digit']]:.2%}  {result['digit']}" in (
-        capsys.readouterr().out
-    )
-
-
-def test_a_picture_before_anything_was_trained(tmp_path, capsys):
-    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(tmp_path / "digit.png")
-    code, lines = status(
-        capsys, "--image", str(tmp_path / "digit.png"), "--models-dir", str(tmp_path)
-    )
-    assert code == 1
-    assert len(lines) == 1
-    assert "no trained network" in lines[0]
-    assert "python examples/example05_mnist_cnn_nn.py" in lines[0]
-
-
-@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "missing"])
-def test_a_picture_that_is_none(finished, tmp_path, capsys, content):
-    folder, _, _ = finished
-    path = tmp_path / "digit.png"
-    if content is not None:
-        path.write_bytes(content)
-    code, lines = status(capsys, "--image", str(path), "--models-dir", str(folder.parent))
-    assert code == 1
-    assert len(lines) == 1
-    assert str(path) in lines[0]
-
-
-def test_damaged_weights(finished, data, tmp_path, capsys):
-    folder, _, _ = finished
-    target = tmp_path / example05.NAME
-    target.mkdir()
-    for file in folder.glob("weights.*"):
-        content = file.read_bytes()
-        (target / file.name).write_bytes(content[: len(content) // 2])
-    Image.fromarray(data.test_images[0, ..., 0]).save(tmp_path / "digit.png")
-    code, lines = status(
-        capsys, "--image", str(tmp_path / "digit.png"), "--models-dir", str(tmp_path)
-    )
-    assert code == 1
-    assert len(lines) == 1
-    assert "damaged" in lines[0]
-
-
-def test_a_learning_rate_that_is_too_high(sample_dir, tmp_path, capsys):
-    argv = arguments(sample_dir, tmp_path, "--learning-rate", "1e38", "--epochs", "1")
-    code, lines = status(capsys, *argv)
-    assert code == 1
-    assert "--learning-rate" in lines[-1]
-
-
-def test_too_few_images(sample_dir, tmp_path, capsys):
-    code, lines = status(capsys, *arguments(sample_dir, tmp_path, "--train-images", "10"))
-    assert (code, len(lines)) == (1, 1)
-    assert "--batch-size" in lines[0]
