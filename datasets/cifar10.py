@@ -95,9 +95,9 @@ def load(
             last, is held back for validation.
 
     Returns:
-        uint8 images (N, 32, 32, 3), RGB, and int32 labels 0 to 9: 45,000 for training, 5,000 for
-        validation and 10,000 for the test, with "sample" 4,500, 500 and 1,000. The images of all
-        three parts are views of one array.
+        uint8 images (N, 32, 32, 3), RGB, and int32 labels 0 to 9: by default 45,000 for training,
+        5,000 for validation and 10,000 for the test, with "sample" 4,500, 500 and 1,000. The images
+        of all three parts are views of one array.
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched, read or written.

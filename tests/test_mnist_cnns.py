@@ -86,7 +86,24 @@ def test_the_file_is_the_model(finished, data):
     files = [folder / name for name in ("model.keras", "images.npy", "logits.npy")]
     subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True, timeout=120)
     right = np.load(files[-1]).argmax(axis=1) == data.test_labels
-    assert np.mean(right) == pytest.approx(metrics["test_accuracy"])
+    assert np.mean(right) == pytest.approx(metrics["test_accuracy_from_one_view"])
+
+
+def test_five_views_are_the_image_moved_by_a_pixel(example, monkeypatch):
+    images = np.random.default_rng(0).integers(1, 256, (2, 28, 28, 1), np.uint8)
+    if example is example04:
+        views = example04.five_views(images)
+    else:
+        monkeypatch.setattr(example05, "predict", lambda network, images: images)
+        views = example05.predict_from_five_views(None, images)
+    same, up, down, left, right = views
+    np.testing.assert_array_equal(same, images)
+    np.testing.assert_array_equal(up[:, :-1], images[:, 1:])
+    np.testing.assert_array_equal(down[:, 1:], images[:, :-1])
+    np.testing.assert_array_equal(left[:, :, :-1], images[:, :, 1:])
+    np.testing.assert_array_equal(right[:, :, 1:], images[:, :, :-1])
+    for paper in (up[:, -1], down[:, 0], left[:, :, -1], right[:, :, 0]):
+        assert not paper.any()
 
 
 @of_example04

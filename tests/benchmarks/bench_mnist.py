@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 EXAMPLES = {  # what is compared with which peer
     "example 03": ("example03_mnist_mlp", [], "quickstart"),
-    "example 04, 2 epochs": ("example04_mnist_cnn_layers", ["--epochs", "2"], "mnist_convnet"),
-    "example 05, 2 epochs": ("example05_mnist_cnn_nn", ["--epochs", "2"], "mnist_convnet"),
+    "example 04, 1 epoch": ("example04_mnist_cnn_layers", ["--epochs", "1"], "mnist_convnet"),
+    "example 05, 1 epoch": ("example05_mnist_cnn_nn", ["--epochs", "1"], "mnist_convnet"),
     "example 04": ("example04_mnist_cnn_layers", [], "mnist_convnet"),
     "example 05": ("example05_mnist_cnn_nn", [], "mnist_convnet"),
 }
