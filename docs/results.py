@@ -82,8 +82,10 @@ def filled_in(text: str) -> str:
     """Return README.md's text with the tables between its markers replaced."""
     for name, content in (("runs", runs()), ("benchmarks", benchmarks())):
         start, end = f"<!-- {name}: written by docs/results.py -->", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
+        before, has_start, rest = text.partition(start)
+        _, has_end, after = rest.partition(end)
+        if not (has_start and has_end):
+            sys.exit(f"README.md lacks {end if has_start else start}")
         text = f"{before}{start}\n\n{content}\n\n{end}{after}"
     return text
 

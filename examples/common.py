@@ -115,7 +115,7 @@ def run(main: Callable[[], dict]) -> None:
         main()
     except KeyboardInterrupt:
         print(
-            "\ninterrupted; without --restart, the same command goes on from what was saved",
+            "\ninterrupted; the same command goes on from what was saved",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -135,7 +135,8 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: object) -> None:
         asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if before[signal.SIGINT] != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -361,6 +362,25 @@ def summary(data: Dataset, train_images: int) -> str:
         f"{len(data.test_images):,} test images, "
         f"{data.train_images.shape[1:]} {data.train_images.dtype}"
     )
+
+
+def count_images(data: Dataset, args) -> int:
+    """Print what the data set has, and return how many of the training images are to be used.
+
+    Raises:
+        UserError: they do not fill a batch.
+    """
+    count = len(data.train_images[: args.train_images])
+    if count < args.batch_size:
+        raise UserError(f"{count} training images do not fill a batch: lower --batch-size")
+    print(summary(data, count))
+    return count
+
+
+def run_settings(args, dtype: tf.DType, *more: str) -> dict:
+    """Return the flags that decide a run's result, those named in `more` among them."""
+    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images", *more)
+    return {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
 
 
 def shown(path: Path | str) -> str:

@@ -356,8 +356,7 @@ def fill_panels(data: Dataset, args, precision: str, log: Path) -> dict:
     """Do all of the above, evaluate on the test images, and return the metrics."""
     network = make_network(UNITS, data, precision, args.seed)
     print(f"{network.count_params():,} parameters")
-    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images")
-    settings = {flag: getattr(args, flag) for flag in flags} | {"precision": precision}
+    settings = common.run_settings(args, tf.as_dtype(precision))
     images, labels, names = data.train_images, data.train_labels, data.class_names
     with make_writer(log / "input").as_default():
         write_table("configuration", settings | {"units": UNITS})
@@ -399,7 +398,7 @@ def fill_panels(data: Dataset, args, precision: str, log: Path) -> dict:
         "train_seconds": round(seconds, 1),
         "images_per_second": round(steps * args.batch_size / seconds),
         "parameters": network.count_params(),
-        "log": str(log),
+        "log": common.shown(log),
     }
 
 
@@ -427,10 +426,7 @@ def main(argv: list[str] | None = None) -> dict:
     folder = args.models_dir / NAME
 
     data = mnist.load(args.data, args.data_dir)
-    count = len(data.train_images[: args.train_images])
-    if count < args.batch_size:
-        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
-    print(common.summary(data, count))
+    common.count_images(data, args)
     log = new_folder(folder / "logs")
     command = f"tensorboard --logdir {shlex.quote(common.shown(log))}"
     if args.serve:

@@ -274,8 +274,6 @@ def main(argv: list[str] | None = None) -> dict:
     add("--image", type=Path, metavar="PATH", help="picture of a digit to classify")
     add("--restart", action="store_true", help="begin anew, without checkpoints")
     args = parser.parse_args(argv)
-    if args.data == "sample" and args.batch_size == BATCH_SIZE:
-        args.batch_size = SAMPLE_BATCH_SIZE
     dtype = common.start(args.precision)
     folder = args.models_dir / NAME
     linear, deep = (Network(hidden, dtype, args.seed) for hidden in ((), args.hidden))
@@ -284,17 +282,16 @@ def main(argv: list[str] | None = None) -> dict:
         common.read_weights(deep, folder, __file__)
         return common.show_digit(image, tf.nn.softmax(deep.infer(image[None])[0]).numpy(), folder)
 
+    if args.data == "sample" and args.batch_size == BATCH_SIZE:
+        args.batch_size = SAMPLE_BATCH_SIZE
+        print(f"--batch-size {SAMPLE_BATCH_SIZE}, for there are few sample images")
     data = mnist.load(args.data, args.data_dir)
-    count = len(data.train_images[: args.train_images])
-    if count < args.batch_size:
-        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
-    print(common.summary(data, count))
+    count = common.count_images(data, args)
     trainings = {
         "softmax regression": Training(linear, args.epochs, shift=0),
         "hidden layers": Training(deep, args.epochs, SHIFT),
     }
-    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images", "hidden")
-    settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
+    settings = common.run_settings(args, dtype, "hidden")
     checkpoints = folder / "checkpoints" / common.fingerprint(settings, __file__)
     checkpoint = tf.train.Checkpoint(trainings=list(trainings.values()))
     manager = common.open_checkpoints(checkpoint, checkpoints, args.restart)
@@ -302,6 +299,8 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"going on from {common.shown(manager.latest_checkpoint)}")
     with common.ctrl_c() as stop_asked:
         for name, training in trainings.items():
+            if stop_asked() and int(training.epoch) < args.epochs:
+                raise KeyboardInterrupt
             print(f"{name}: {parameters(training.network):,} parameters")
             train(training, data, args, manager, stop_asked)
 

@@ -4,7 +4,7 @@ You will learn how most networks are written: a list of layers; compile() for th
 optimizer, fit() for the training, evaluate() for the test; callbacks for what happens in between;
 and one file in which the trained model is kept and from which it is loaded again.
 
-    python examples/example04_mnist_cnn_layers.py                  # MNIST; downloads 11 MB once
+    python examples/example04_mnist_cnn_layers.py                  # MNIST; downloads 12 MB once
     python examples/example04_mnist_cnn_layers.py --data sample    # offline, on small sample data
     python examples/example04_mnist_cnn_layers.py --epochs 1       # less accurate, and much sooner
     python examples/example04_mnist_cnn_layers.py --image seven.png    # what digit is this?
@@ -16,6 +16,7 @@ written with tf.nn, without any layer.
 """
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -181,14 +182,15 @@ class Report(tf.keras.callbacks.Callback):
         self.bar = tqdm(total=self.params["steps"], desc=f"epoch {epoch + 1}", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Move the bar on."""
+        """Move the bar on, and note the time: the last batch is followed by the validation."""
         self.bar.update()
+        self.seconds = time.perf_counter() - self.started
 
     def on_epoch_end(self, epoch, logs=None):
         """Print how the epoch went, and save."""
         self.bar.close()
         row = [logs[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")]
-        row.append(time.perf_counter() - self.started)
+        row.append(self.seconds)
         common.report_epoch(epoch + 1, row)
         self.history[epoch].assign(row)
         self.epoch.assign(epoch + 1)
@@ -254,16 +256,13 @@ def main(argv: list[str] | None = None) -> dict:
             raise common.UserError(f"no trained model in {common.shown(folder)}: {again}")
         try:
             model = tf.keras.models.load_model(model_file)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # zipfile, json, h5py and Keras each raise their own
             raise common.UserError(f"{common.shown(model_file)} is damaged: {again}") from error
         probabilities = tf.nn.softmax(model.predict(image[None], verbose=0)[0]).numpy()
         return common.show_digit(image, probabilities, folder)
 
     data = mnist.load(args.data, args.data_dir)
-    count = len(data.train_images[: args.train_images])
-    if count < args.batch_size:
-        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
-    print(common.summary(data, count))
+    count = common.count_images(data, args)
     tf.keras.utils.set_random_seed(args.seed)
     # In "mixed" precision the layers compute in bfloat16, while the weights stay in float32.
     tf.keras.config.set_dtype_policy("float32" if dtype == tf.float32 else f"mixed_{dtype.name}")
@@ -272,9 +271,10 @@ def main(argv: list[str] | None = None) -> dict:
     parameters = sum(int(tf.size(variable)) for variable in model.trainable_variables)
     print(f"{parameters:,} parameters")
 
-    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images")
-    settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
+    settings = common.run_settings(args, dtype)
     run_folder = folder / "runs" / common.fingerprint(settings, __file__)
+    if args.restart:
+        shutil.rmtree(run_folder / "logs", ignore_errors=True)
     history = train(model, data, args, run_folder)
     seconds = sum(history["seconds"])
 

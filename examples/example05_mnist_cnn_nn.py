@@ -4,7 +4,7 @@ You will learn what the layers of example 04 do: every weight is a variable that
 operation a function that you call, and the update of the weights is four lines of arithmetic. It is
 the same network; given the same weights, it computes the same logits.
 
-    python examples/example05_mnist_cnn_nn.py                  # MNIST; downloads 11 MB once
+    python examples/example05_mnist_cnn_nn.py                  # MNIST; downloads 12 MB once
     python examples/example05_mnist_cnn_nn.py --data sample    # offline, on small sample data
     python examples/example05_mnist_cnn_nn.py --epochs 1       # less accurate, and much sooner
     python examples/example05_mnist_cnn_nn.py --image seven.png    # what digit is this?
@@ -291,16 +291,12 @@ def main(argv: list[str] | None = None) -> dict:
         return common.show_digit(image, probabilities, folder)
 
     data = mnist.load(args.data, args.data_dir)
-    count = len(data.train_images[: args.train_images])
-    if count < args.batch_size:
-        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
-    print(common.summary(data, count))
+    common.count_images(data, args)
     training = Training(network, args.epochs)
     parameters = sum(int(tf.size(variable)) for variable in network.trainable_variables)
     print(f"{parameters:,} parameters")
 
-    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images")
-    settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
+    settings = common.run_settings(args, dtype)
     checkpoints = folder / "checkpoints" / common.fingerprint(settings, __file__)
     manager = common.open_checkpoints(
         tf.train.Checkpoint(training=training), checkpoints, args.restart

@@ -8,9 +8,9 @@ augmentation, and checkpoints from which training goes on as if it had never bee
     python examples/example06_cifar10_cnn_nn.py --data sample    # offline, on drawn sample data
     python examples/example06_cifar10_cnn_nn.py --channels 64 256 256 --epochs 32 --cutout 12
 
-The last one is the long run, half an hour on two cores.
+The last one is the long run, which takes the better part of an hour on two cores.
 
-The README has the measured results of all three, each with its machine, versions, seed and time.
+The README has the measured results, each with its machine, versions, seed and time.
 
 Before this one: example 05, a convolutional network for MNIST. After it: example 07, which takes
 over a network that others have trained on a million photographs.
@@ -375,19 +375,15 @@ def main(argv: list[str] | None = None) -> dict:
     folder = args.models_dir / NAME
 
     data = cifar10.load(args.data, args.data_dir, VALIDATION_SHARE)
-    count = len(data.train_images[: args.train_images])
-    if count < args.batch_size:
-        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
-    print(common.summary(data, count))
+    count = common.count_images(data, args)
     labels, names = data.test_labels, data.class_names
-    network = Network(data.train_images[:1000], args.channels, len(names), dtype, args.seed)
+    some = data.train_images[: min(1000, count)]
+    network = Network(some, args.channels, len(names), dtype, args.seed)
     training = Training(network, args.epochs, args.cutout)
     parameters = sum(int(tf.size(variable)) for variable in network.trainable_variables)
     print(f"{parameters:,} parameters")
 
-    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images")
-    flags += ("channels", "cutout")
-    settings = {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
+    settings = common.run_settings(args, dtype, "channels", "cutout")
     checkpoints = folder / "checkpoints" / common.fingerprint(settings, __file__)
     checkpoint = tf.train.Checkpoint(training=training)
     manager = common.open_checkpoints(checkpoint, checkpoints, args.restart)

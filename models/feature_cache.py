@@ -77,9 +77,8 @@ def cached_features(
             features[start : start + len(part)] = shard
     if missing:
         todo = sum(len(part) for _, part, _ in missing)
-        progress = tqdm(
-            total=len(features), initial=len(features) - todo, desc=title, unit=" images"
-        )
+        done = len(features) - todo
+        progress = tqdm(total=len(features), initial=done, desc=title, unit=" images", leave=False)
         with progress:
             for start, part, path in missing:
                 for i in range(0, len(part), batch_size):

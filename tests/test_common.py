@@ -121,6 +121,9 @@ def test_a_signal_that_the_shell_has_ignored_stays_ignored():
         with common.ctrl_c() as stop_asked:
             os.kill(os.getpid(), signal.SIGINT)
             assert not stop_asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop_asked()
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

@@ -308,11 +308,10 @@ def test_the_same_command_ends_with_the_same_weights(name, stopped, not_stopped,
     models_dir, output, errors, status = stopped[name]
     assert "Traceback" not in errors
     if STOPS[name][0] == "SIGINT":
-        # The epoch at hand is brought to its end. As it is the last of the first network, so is
-        # the first of the second.
+        # The epoch at hand is brought to its end; the second network is not begun.
         assert status == 130
         assert errors.endswith("the same command goes on from what was saved\n")
-        assert sum(line.split()[0].isdigit() for line in output.splitlines()) == 4
+        assert sum(line.split()[0].isdigit() for line in output.splitlines()) == 3
     else:
         assert status == -signal.SIGKILL
     assert not (models_dir / example03.NAME / "metrics.json").exists()

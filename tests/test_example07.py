@@ -287,6 +287,13 @@ def test_min_accuracy(finished, folder, sample_dir, models_dir, capsys):
     assert (folder / "metrics.json").exists()
 
 
+def test_a_learning_rate_that_is_too_high(finished, folder, sample_dir, models_dir, capsys):
+    before = (folder / "metrics.json").read_text()
+    argv = arguments(sample_dir, models_dir, *BRIEF, "--learning-rate", "1e38")
+    assert "--learning-rate" in error_of(example07.main, capsys, *argv)
+    assert (folder / "metrics.json").read_text() == before
+
+
 def test_too_few_images(sample_dir, tmp_path, capsys):
     argv = arguments(sample_dir, tmp_path, "--train-images", "10")
     assert "--train-images" in error_of(example07.main, capsys, *argv)

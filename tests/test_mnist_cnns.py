@@ -185,8 +185,12 @@ def test_a_picture_before_anything_was_trained(example, picture, tmp_path, capsy
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda content: content[: len(content) // 2], lambda _: b"half a file"],
-    ids=["half", "text"],
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"!".join([content[: len(content) // 2], content[len(content) // 2 + 1 :]]),
+        lambda _: b"half a file",
+    ],
+    ids=["half", "one byte", "text"],
 )
 def test_a_picture_where_what_was_trained_is_damaged(
     example, finished, picture, tmp_path, capsys, damage

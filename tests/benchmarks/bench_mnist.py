@@ -90,7 +90,7 @@ def measure(name: str, seed: int, args: argparse.Namespace) -> tuple[float, floa
             script = __file__
             output = Path(folder) / "metrics.json"
             flags = ["--peer", name, "--seeds", seed, "--output", output]
-        seconds = in_own_process(script, *flags, *common)
+        seconds = in_own_process(script, *common, *flags)
         return json.loads(output.read_text())["test_accuracy"], seconds
 
 
@@ -122,8 +122,8 @@ def main() -> None:
             share = f"{statistics.median(a / b for a, b in pairs):.2f} of {other}"
         rows.append([side, spread(accuracies, ".2%"), spread(times, ".0f"), share])
     title = (
-        f"MNIST, {len(args.seeds)} seeds, whole processes in turn. The shares are medians of pairs "
-        "run next to each other. quickstart: TensorFlow's for beginners; mnist_convnet: keras.io's."
+        f"MNIST, {len(args.seeds)} seeds, whole processes in turn. The shares are medians over the "
+        "seeds. quickstart: TensorFlow's for beginners; mnist_convnet: keras.io's."
     )
     report(title, rows, __file__, args)
 
