@@ -20,6 +20,7 @@ import os
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
@@ -67,7 +68,7 @@ def get_checkpoint(args) -> tuple[Path, vgg16.Config]:
         pretrained.CHECKPOINT,
         pretrained.CLASS_INDEX,
         kinds,
-        lambda: sample.drawn_objects(kinds, SAMPLE_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7),
+        partial(sample.drawn_objects, kinds, SAMPLE_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7),
     )
     return pretrained.extract_checkpoint(archive), sample_vgg16.config(len(kinds))
 

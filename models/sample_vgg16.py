@@ -5,11 +5,13 @@ see 64 x 64 pixels and are trained for half a minute on whatever images the call
 that transfer learning can be tried offline. They are sample data and called so.
 """
 
+import functools
 import hashlib
+import inspect
 import json
 import os
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
@@ -73,12 +75,13 @@ def make_archive(
     checkpoint_name: str,
     class_index_name: str,
     class_names: Sequence[str],
-    draw: Callable[[], tuple[np.ndarray, np.ndarray]],
+    draw: functools.partial[tuple[np.ndarray, np.ndarray]],
 ) -> Path:
     """Make the archive with the checkpoint, and the names of its classes, unless they are there.
 
     Args:
-        folder: where to keep them; a folder below it is named after the source that made them.
+        folder: where to keep them; a folder below it is named after all that they depend on, so
+            that another network, or other images, never meet old weights.
         archive_name: of the tar.gz file.
         checkpoint_name: of the checkpoint in it, of TensorFlow's format V1.
         class_index_name: of the JSON file beside it, in the form of Keras' imagenet_class_index.
@@ -88,8 +91,10 @@ def make_archive(
     Returns:
         The path of the archive.
     """
-    source = hashlib.sha256(Path(__file__).read_bytes() + repr(class_names).encode())
-    folder = folder / source.hexdigest()[:8]
+    scripts = (__file__, vgg16.__file__, inspect.getfile(draw.func))
+    texts = [Path(script).read_text() for script in scripts]
+    source = repr((class_names, draw.args, draw.keywords, *texts))
+    folder = folder / hashlib.sha256(source.encode()).hexdigest()[:8]
     archive = folder / archive_name
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "lock"):
