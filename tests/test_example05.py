@@ -28,28 +28,20 @@ def data(sample_dir):
 
 def twins(monkeypatch):
     """Both networks with the same weights, and with nothing left to chance in training."""
-    monkeypatch.setattr(example04, "DROPOUT", 0.0)
-    for name in ("DROPOUT", "ANGLE", "ZOOM", "SHIFT"):
+    for name in ("ANGLE", "ZOOM", "SHIFT"):
         monkeypatch.setattr(example05, name, 0)
     tf.keras.config.set_dtype_policy("float32")
     network, model = example05.Network(tf.float32, seed=3), example04.make_model()
     rng = np.random.default_rng(0)
-    norms = [x for x in model.layers if isinstance(x, tf.keras.layers.BatchNormalization)]
     convolutions = [x for x in model.layers if isinstance(x, tf.keras.layers.Conv2D)]
-    assert len(norms) == len(convolutions) == len(network.kernels)
-    for layer, (norm, convolution) in enumerate(zip(norms, convolutions, strict=True)):
-        for variable, low, high in (
-            (network.offsets[layer], -0.5, 0.5),
-            (network.moving_means[layer], -0.5, 0.5),
-            (network.moving_variances[layer], 0.5, 2),
-        ):
-            variable.assign(rng.uniform(low, high, variable.shape))
+    assert len(convolutions) == len(network.kernels)
+    for layer, convolution in enumerate(convolutions):
+        biases = network.biases[layer]
+        biases.assign(rng.uniform(-0.1, 0.1, biases.shape))
         convolution.kernel.assign(network.kernels[layer])
-        norm.beta.assign(network.offsets[layer])
-        norm.moving_mean.assign(network.moving_means[layer])
-        norm.moving_variance.assign(network.moving_variances[layer])
+        convolution.bias.assign(biases)
     model.layers[-1].kernel.assign(network.dense)
-    model.layers[-1].bias.assign(network.biases)
+    model.layers[-1].bias.assign(network.dense_biases)
     return network, model
 
 
