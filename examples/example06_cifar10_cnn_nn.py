@@ -58,7 +58,7 @@ LOGIT_SCALE = 1 / 9  # small logits at the start, so that the high learning rate
 # Neighbouring pixels are nearly equal, so gradient descent would need long to find the small
 # differences that matter. Whitening, a fixed first layer, turns every patch of 2 x 2 pixels into 12
 # uncorrelated numbers of equal variance: the principal components of such patches, each divided by
-# its standard deviation (A. Coates, H. Lee, A. Ng, AISTATS 2011, section 3.1.2).
+# its standard deviation (A. Coates, H. Lee, A. Ng, AISTATS 2011, "Pre-processing").
 
 
 def whitening_kernels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
