@@ -35,12 +35,14 @@ BATCH_SIZE = 500
 LEARNING_RATE = 1.0  # at the peak of the cycle
 VALIDATION_SHARE = 50  # one in so many training images is held back; to make choices, 10
 CHANNELS = (32, 64, 192)  # of the three stages, each of two convolutions
-MOMENTUM = 0.9
+MOMENTUM = 0.85
 WEIGHT_DECAY = 5e-4
 OFFSET_RATE = 8.0  # the offsets of batch normalisation learn so many times faster than the kernels
 LABEL_SMOOTHING = 0.2
-WARM_UP = 0.2  # share of the steps in which the learning rate rises; then it falls to zero
+WARM_UP = 0.1  # share of the steps in which the learning rate rises; then it falls to zero
 SHIFT = 2  # pixels by which an image is moved at most, in each direction
+SMALL_SHARE = 0.4  # share of the epochs, the first ones, that see crops instead of whole images
+SMALL = 24  # pixels: side of these crops
 CUTOUT = 0  # pixels: side of the square that is hidden in each image
 GREY = 120  # what is seen in its place, about the mean of all pixels
 KEEP = 0.6  # share of the old moving average that is kept in every step
@@ -196,19 +198,30 @@ def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 # in every other epoch; one operation inside the compiled step does both. A network that trains long
 # enough learns even these by heart. Then it helps to hide a part of each (T. DeVries, G. Taylor
 # 2017, https://arxiv.org/abs/1708.04552).
+#
+# Convolutions slide over images of any size, and the last pooling takes the largest value wherever
+# it is. So the first epochs can learn from small images, here from random crops, in little more
+# than half the time, and the later ones refine on whole images what they have learned (M. Tan,
+# Q. Le, ICML 2021, section 4, https://arxiv.org/abs/2104.00298).
 
 
-def augment(images, mirrored, seed, cutout: int) -> tf.Tensor:
-    """Mirror and shift images, and hide a square in each; at the border comes in their reflection.
+def augment(images, mirrored, seed, cutout: int, size: int) -> tf.Tensor:
+    """Mirror and shift images, or crop them, and hide a square in each.
 
     Args:
         images: uint8 (N, 32, 32, 3).
         mirrored: float32 (N,), 1 for images to mirror and else 0.
         seed: int32 (2,).
         cutout: side of the square in pixels; it may reach over the border.
+        size: side of the results in pixels. Results as large as the images are moved by up to
+            SHIFT, and at the border comes in their reflection; smaller ones are cut out anywhere.
+
+    Returns:
+        Images, uint8 (N, size, size, 3).
     """
-    count, size = tf.shape(images)[0], images.shape[1]
-    moves = tf.random.stateless_uniform([2, count], seed, -SHIFT, SHIFT + 1, tf.int32)
+    count, room = tf.shape(images)[0], images.shape[1] - size
+    low, high = (0, room) if room else (-SHIFT, SHIFT)
+    moves = tf.random.stateless_uniform([2, count], seed, low, high + 1, tf.int32)
     dx, dy = tf.unstack(tf.cast(moves, tf.float32))
     zero, one = tf.zeros_like(dx), tf.ones_like(dx)
     # Pixel (x, y) of the result is pixel (a x + b y + c, d x + e y + f) of the image.
@@ -242,14 +255,15 @@ class Training(tf.Module):
         self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
     @tf.function
-    def train_step(self, images, labels, mirrored, learning_rate, seed):
+    def train_step(self, images, labels, mirrored, learning_rate, seed, size: int):
         """Go down the gradient of one batch: SGD with Nesterov momentum and weight decay.
 
         The velocity is a fading sum of gradients; the step looks one velocity ahead (I. Sutskever
         et al., ICML 2013, section 2). Weight decay draws the kernels, not the offsets, to zero.
+        It is compiled anew for another size of the images.
         """
         with tf.GradientTape() as tape:
-            images = augment(images, mirrored, seed, self.cutout)
+            images = augment(images, mirrored, seed, self.cutout, size)
             logits = self.network(images, training=True)
             loss = mean_loss(logits, labels)
         variables = self.network.trainable_variables
@@ -329,6 +343,7 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
     with common.ctrl_c() as stop_asked:
         for epoch in range(int(training.step) // steps, args.epochs):
             order = np.random.default_rng([args.seed, epoch]).permutation(len(images))
+            small = epoch < int(SMALL_SHARE * args.epochs)
             before, started = training.sums[2].numpy(), time.perf_counter()
             done = int(training.step) % steps
             bar = tqdm(range(done, steps), f"epoch {epoch + 1}", steps, leave=False, initial=done)
@@ -342,6 +357,7 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
                     ((mirrored[batch] + epoch) % 2).astype(np.float32),
                     tf.constant(rate, tf.float32),
                     tf.constant([args.seed, step]),
+                    SMALL if small else images.shape[1],
                 )
                 training.sums[2].assign(before + time.perf_counter() - started)
                 if stop_asked() and i + 1 < steps:  # a whole epoch is saved below

@@ -206,9 +206,8 @@ def test_five_training_steps_equal_keras(network, data, monkeypatch):
     for step in range(5):
         images = data.train_images[step * BATCH : (step + 1) * BATCH]
         labels = data.train_labels[step * BATCH : (step + 1) * BATCH]
-        training.train_step(
-            images, labels, np.zeros(BATCH, np.float32), tf.constant(rate), tf.constant([0, step])
-        )
+        flags = np.zeros(BATCH, np.float32)
+        training.train_step(images, labels, flags, tf.constant(rate), tf.constant([0, step]), 32)
         with tf.GradientTape() as tape:
             logits = twin(images - network.mean, training=True) * example06.LOGIT_SCALE
             loss = cross_entropy(np.eye(10)[labels], logits)
@@ -261,19 +260,21 @@ def test_whitened_patches_are_uncorrelated(data):
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [32, 28])
 @pytest.mark.parametrize("mirrored", [0, 1])
-def test_augmentation_makes_every_shift_and_nothing_else(mirrored):
+def test_augmentation_makes_every_shift_or_crop_and_nothing_else(mirrored, size):
     rng = np.random.default_rng(5)
     image = rng.integers(0, 256, (32, 32, 3), np.uint8)
     count, shift = 2000, example06.SHIFT
     images = np.repeat(image[None], count, axis=0)
     flags = np.full(count, mirrored, np.float32)
-    results = example06.augment(tf.constant(images), flags, tf.constant([1, 2]), 0).numpy()
+    results = example06.augment(tf.constant(images), flags, tf.constant([1, 2]), 0, size).numpy()
     assert results.dtype == np.uint8
-    # The border's reflection repeats the pixel at the border (c b a | a b c): NumPy's "symmetric".
-    padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), "symmetric")
-    places = range(2 * shift + 1)
-    expected = [padded[y : y + 32, x : x + 32] for y in places for x in places]
+    if size == 32:
+        # The border's reflection repeats the pixel there (c b a | a b c): NumPy's "symmetric".
+        image = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), "symmetric")
+    places = range(5)  # in both cases: five places for a row, five for a column
+    expected = [image[y : y + size, x : x + size] for y in places for x in places]
     if mirrored:
         expected = [np.fliplr(picture) for picture in expected]
     kinds = {picture.tobytes(): i for i, picture in enumerate(expected)}
@@ -288,7 +289,7 @@ def test_augmentation_mirrors_the_images_that_it_is_told_to():
     flags = np.array([0, 1, 0, 0, 1, 1], np.float32)
 
     def augment(flags, seed):
-        return example06.augment(images, flags, tf.constant(seed), 0).numpy()
+        return example06.augment(images, flags, tf.constant(seed), 0, 32).numpy()
 
     results = augment(flags, [1, 2])
     plain, all_mirrored = (augment(np.full(6, flag, np.float32), [1, 2]) for flag in (0, 1))
@@ -346,16 +347,17 @@ def test_six_views_are_the_image_moved_by_a_pixel_and_mirrored(monkeypatch, data
     assert np.array_equal(views[1], np.fliplr(image[0]))
 
 
+@pytest.mark.parametrize("size", [32, 24])
 @pytest.mark.parametrize("side", [1, 12, 32])
-def test_cutout_hides_a_square_of_that_side_anywhere(side):
+def test_cutout_hides_a_square_of_that_side_anywhere(side, size):
     images = np.full((3000, 32, 32, 3), 200, np.uint8)
     flags = np.zeros(3000, np.float32)
-    out = example06.augment(images, flags, tf.constant([1, 2]), side).numpy()
+    out = example06.augment(images, flags, tf.constant([1, 2]), side, size).numpy()
     hidden = out == example06.GREY
     assert np.array_equal(out, np.where(hidden, example06.GREY, 200))
-    rows, columns = hidden[..., 0].any(axis=2), hidden[..., 0].any(axis=1)  # (N, 32)
+    rows, columns = hidden[..., 0].any(axis=2), hidden[..., 0].any(axis=1)  # (N, size)
     assert np.array_equal(hidden, np.repeat((rows[:, :, None] & columns[:, None])[..., None], 3, 3))
-    assert rows.sum(axis=1).max() == columns.sum(axis=1).max() == side
+    assert rows.sum(axis=1).max() == columns.sum(axis=1).max() == min(side, size)
     assert rows.sum(axis=1).min() == 1  # the rest of it lies outside
     assert rows.any(axis=0).all()
     assert columns.any(axis=0).all()
@@ -485,6 +487,28 @@ BREAKS = {  # how, when (the number of the step or of the checkpoint), precision
 def tiny(sample_dir, models_dir, precision):
     folders = ["--data-dir", str(sample_dir), "--models-dir", str(models_dir)]
     return [*TINY.split(), *folders, "--precision", precision]
+
+
+def test_the_first_epochs_see_crops_and_the_others_whole_images(sample_dir, tmp_path, monkeypatch):
+    sizes = []
+
+    def augment(images, *rest, augment=example06.augment):
+        out = augment(images, *rest)
+        sizes.append(out.shape[1:3].as_list())  # once for each compilation
+        return out
+
+    monkeypatch.setattr(example06, "augment", augment)
+    trained = []
+
+    class Recorded(example06.Training):
+        def train_step(self, *arguments):
+            trained.append(arguments[-1])
+            return super().train_step(*arguments)
+
+    monkeypatch.setattr(example06, "Training", Recorded)
+    without_pictures(example06.main, *tiny(sample_dir, tmp_path, "float32"), "--epochs", 5)
+    assert trained == [24] * 2 * STEPS + [32] * 3 * STEPS
+    assert sizes == [[24, 24], [32, 32]]
 
 
 @pytest.fixture(scope="module")

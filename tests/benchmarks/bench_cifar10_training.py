@@ -7,7 +7,7 @@ Each process starts cold, loads CIFAR-10 from the binary version, trains and eva
 convolutions of 32, 64 and 64 filters, two poolings, dense 64, Adam, batches of 32, 10 epochs,
 the test images evaluated after each (its images a second include that). Last, example 06's training
 step and the machine's matrix product are timed in turn, to see what share of that speed the step
-reaches.
+on whole images reaches.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def step_speed(pairs: int = 15) -> tuple[str, float, float]:
 
     def step():
         mirrored = np.zeros(count, np.float32)
-        training.train_step(images, labels, mirrored, tf.constant(0.1), tf.constant([0, 0]))
+        training.train_step(images, labels, mirrored, tf.constant(0.1), tf.constant([0, 0]), 32)
         training.step.numpy()
 
     step(), product()
