@@ -189,15 +189,49 @@ def test_loss_of_huge_logits_is_finite():
     assert np.isfinite(example06.mean_loss(logits, [3]))
 
 
+def orthogonal_by_decomposition(matrix):
+    """Return what `orthogonal` approaches its goal with, by way of the singular values."""
+    u, s, vt = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for _ in range(3):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return (u * s) @ vt
+
+
+@pytest.mark.parametrize("shape", [(108, 32), (64, 64), (40, 70)])
+def test_orthogonal_changes_the_singular_values_alone(shape):
+    matrix = np.random.default_rng(8).normal(0, 1e-3, shape).astype(np.float32)
+    result = example06.orthogonal(tf.constant(matrix), tf.float32)
+    np.testing.assert_allclose(result, orthogonal_by_decomposition(matrix), rtol=0, atol=1e-4)
+    rough = example06.orthogonal(tf.constant(matrix), tf.bfloat16)
+    assert rough.dtype == tf.float32
+    np.testing.assert_allclose(rough, result, rtol=0, atol=0.02)
+
+
+def test_orthogonal_makes_directions_about_equally_long():
+    rng = np.random.default_rng(9)
+    lengths = np.geomspace(1, 1e-2, 20)
+    u, v = (np.linalg.qr(rng.normal(size=size))[0] for size in ((180, 20), (20, 20)))
+    result = example06.orthogonal(tf.constant((u * lengths) @ v.T, tf.float32), tf.float32)
+    found = np.diag(u.T @ result.numpy() @ v)
+    np.testing.assert_allclose(result, (u * found) @ v.T, rtol=0, atol=1e-5)
+    assert found.min() > 0.2
+    assert found.max() < 1.3
+
+
+def test_orthogonal_of_zeros_is_zeros():
+    assert not np.any(example06.orthogonal(tf.zeros([9, 4]), tf.float32))
+
+
 def test_five_training_steps_equal_keras(network, data, monkeypatch):
     monkeypatch.setattr(example06, "augment", lambda images, *_: images)
     twin = keras_twin(network)
-    rate, decay, smoothing = 0.05, example06.WEIGHT_DECAY, example06.LABEL_SMOOTHING
+    rate, decay, smoothing = 0.005, example06.WEIGHT_DECAY, example06.LABEL_SMOOTHING
     sgd = functools.partial(tf.keras.optimizers.SGD, momentum=example06.MOMENTUM, nesterov=True)
     offsets = [v for v in twin.trainable_variables if v.name == "beta"]
-    kernels = [v for v in twin.trainable_variables if v.name != "beta"]
-    assert (len(offsets), len(kernels)) == (6, 7)
-    for_kernels, for_offsets = sgd(rate), sgd(rate * example06.OFFSET_RATE)
+    *kernels, head = [v for v in twin.trainable_variables if v.name != "beta"]
+    assert (len(offsets), len(kernels), head.shape) == (6, 6, (8, 10))
+    for_head, for_offsets = sgd(rate * example06.HEAD_RATE), sgd(rate * example06.OFFSET_RATE)
+    velocities = [0.0] * len(kernels)
     cross_entropy = tf.keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=smoothing
     )
@@ -211,11 +245,18 @@ def test_five_training_steps_equal_keras(network, data, monkeypatch):
         with tf.GradientTape() as tape:
             logits = twin(images - network.mean, training=True) * example06.LOGIT_SCALE
             loss = cross_entropy(np.eye(10)[labels], logits)
-            penalty = decay * sum(tf.nn.l2_loss(kernel.value) for kernel in kernels)
-            total = loss + penalty
-        gradients = tape.gradient(total, [v.value for v in (*kernels, *offsets)])
-        for_kernels.apply(gradients[: len(kernels)], kernels)
-        for_offsets.apply(gradients[len(kernels) :], offsets)
+            total = loss + decay * tf.nn.l2_loss(head.value)
+        gradients = tape.gradient(total, [v.value for v in (head, *offsets, *kernels)])
+        for_head.apply(gradients[:1], [head])
+        for_offsets.apply(gradients[1:7], offsets)
+        for i, (kernel, gradient) in enumerate(zip(kernels, gradients[7:], strict=True)):
+            weights, gradient = kernel.numpy(), gradient.numpy()
+            velocities[i] = example06.MOMENTUM * velocities[i] + gradient
+            direction = gradient + example06.MOMENTUM * velocities[i]
+            matrix = direction.reshape(-1, kernel.shape[-1])
+            direction = orthogonal_by_decomposition(matrix).reshape(kernel.shape)
+            weights *= np.sqrt(kernel.shape[-1]) / np.linalg.norm(weights)
+            kernel.assign(weights - rate * direction)
         losses.append(float(loss))
     assert int(training.step) == 5
     np.testing.assert_allclose(training.sums[0] / 5, np.mean(losses), rtol=1e-5)
