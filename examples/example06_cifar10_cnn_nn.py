@@ -218,6 +218,25 @@ def orthogonal(matrix: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(matrix, tf.float32)
 
 
+def update(variable, velocity, gradient, learning_rate: tf.Tensor, dtype: tf.DType) -> None:
+    """Change a variable and its velocity: SGD with Nesterov momentum and weight decay.
+
+    Weight decay draws the dense layer to zero. Kernels are brought to the same length in every step
+    instead; batch normalisation undoes what that changes in their outputs.
+    """
+    shape = variable.shape
+    if shape.rank == 2:  # the dense layer
+        gradient += WEIGHT_DECAY * variable
+    velocity.assign(MOMENTUM * velocity + gradient)
+    direction = gradient + MOMENTUM * velocity
+    if shape.rank == 4:  # a kernel
+        matrix = tf.reshape(direction, [-1, shape[-1]])  # (9 * inputs, outputs)
+        direction = tf.reshape(orthogonal(matrix, dtype), shape)
+        variable.assign(variable * (shape[-1] ** 0.5 / tf.norm(variable)))
+    rate = {4: 1.0, 2: HEAD_RATE, 1: OFFSET_RATE}[shape.rank] * learning_rate
+    variable.assign_sub(rate * direction)
+
+
 # %% Training step
 # Augmentation shows the network another image every time: moved by up to two pixels, and mirrored
 # in every other epoch; one operation inside the compiled step does both. A network that trains long
@@ -262,8 +281,8 @@ def augment(images, mirrored, seed, cutout: int, size: int) -> tf.Tensor:
     if cutout:
         corner = tf.random.stateless_uniform([2, count, 1], seed + 1, -cutout + 1, size, tf.int32)
         distance = tf.range(size) - corner  # of each row and of each column from the square's first
-        rows, columns = tf.unstack((distance >= 0) & (distance < cutout))  # (N, 32)
-        hidden = rows[:, :, None, None] & columns[:, None, :, None]  # (N, 32, 32, 1)
+        rows, columns = tf.unstack((distance >= 0) & (distance < cutout))  # (N, size)
+        hidden = rows[:, :, None, None] & columns[:, None, :, None]  # (N, size, size, 1)
         images = tf.where(hidden, tf.constant(GREY, tf.uint8), images)
     return images
 
@@ -281,12 +300,7 @@ class Training(tf.Module):
 
     @tf.function
     def train_step(self, images, labels, mirrored, learning_rate, seed, size: int):
-        """Go down the gradient of one batch: SGD with Nesterov momentum and weight decay.
-
-        Weight decay draws the dense layer to zero. Kernels are brought to the same length in every
-        step instead; batch normalisation undoes what that changes in their outputs. This function
-        is compiled anew for another size of the images.
-        """
+        """Learn from one batch, in images of `size` pixels; each size is compiled by itself."""
         with tf.GradientTape() as tape:
             images = augment(images, mirrored, seed, self.cutout, size)
             logits = self.network(images, training=True)
@@ -294,17 +308,7 @@ class Training(tf.Module):
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
         for variable, velocity, gradient in zip(variables, self.velocities, gradients, strict=True):
-            shape, outputs = variable.shape, variable.shape[-1]
-            if shape.rank == 2:
-                gradient += WEIGHT_DECAY * variable
-            velocity.assign(MOMENTUM * velocity + gradient)
-            direction = gradient + MOMENTUM * velocity
-            if shape.rank == 4:
-                matrix = tf.reshape(direction, [-1, outputs])  # (9 * inputs, outputs)
-                direction = tf.reshape(orthogonal(matrix, self.network.dtype), shape)
-                variable.assign(variable * (outputs**0.5 / tf.norm(variable)))
-            rate = {4: 1.0, 2: HEAD_RATE, 1: OFFSET_RATE}[shape.rank] * learning_rate
-            variable.assign_sub(rate * direction)
+            update(variable, velocity, gradient, learning_rate, self.network.dtype)
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32))
         self.sums.assign_add(tf.cast([loss, accuracy, 0.0], tf.float64))
@@ -374,7 +378,7 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
     with common.ctrl_c() as stop_asked:
         for epoch in range(int(training.step) // steps, args.epochs):
             order = np.random.default_rng([args.seed, epoch]).permutation(len(images))
-            small = epoch < int(SMALL_SHARE * args.epochs)
+            size = SMALL if epoch < int(SMALL_SHARE * args.epochs) else images.shape[1]
             before, started = training.sums[2].numpy(), time.perf_counter()
             done = int(training.step) % steps
             bar = tqdm(range(done, steps), f"epoch {epoch + 1}", steps, leave=False, initial=done)
@@ -388,7 +392,7 @@ def train(training: Training, data: cifar10.Dataset, args, manager: tf.train.Che
                     ((mirrored[batch] + epoch) % 2).astype(np.float32),
                     tf.constant(rate, tf.float32),
                     tf.constant([args.seed, step]),
-                    SMALL if small else images.shape[1],
+                    size,
                 )
                 training.sums[2].assign(before + time.perf_counter() - started)
                 if stop_asked() and i + 1 < steps:  # a whole epoch is saved below
