@@ -548,7 +548,7 @@ def test_the_first_epochs_see_crops_and_the_others_whole_images(sample_dir, tmp_
 
     monkeypatch.setattr(example06, "Training", Recorded)
     without_pictures(example06.main, *tiny(sample_dir, tmp_path, "float32"), "--epochs", 5)
-    assert trained == [24] * 2 * STEPS + [32] * 3 * STEPS
+    assert trained == [24] * 3 * STEPS + [32] * 2 * STEPS
     assert sizes == [[24, 24], [32, 32]]
 
 
