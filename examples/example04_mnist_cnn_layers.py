@@ -6,7 +6,7 @@ and one file in which the trained model is kept and from which it is loaded agai
 
     python examples/example04_mnist_cnn_layers.py                  # MNIST; downloads 12 MB once
     python examples/example04_mnist_cnn_layers.py --data sample    # offline, on small sample data
-    python examples/example04_mnist_cnn_layers.py --epochs 1       # less accurate, and much sooner
+    python examples/example04_mnist_cnn_layers.py --epochs 1 --train-images 40000    # much sooner
     python examples/example04_mnist_cnn_layers.py --image seven.png    # what digit is this?
 
 The README has the measured results, each with its machine, versions, seeds and time.
@@ -33,7 +33,7 @@ from datasets import mnist
 NAME = Path(__file__).stem
 EPOCHS = 6
 BATCH_SIZE = 128
-LEARNING_RATE = 3e-3  # at the peak of the cycle
+LEARNING_RATE = 5e-3  # at the peak of the cycle
 WARM_UP = 0.2  # share of the steps in which the learning rate rises; then it falls to zero
 LABEL_SMOOTHING = 0.1
 ANGLE = 0.2  # radians by which an image is turned at most, to either side
@@ -91,8 +91,8 @@ def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) 
 #   Conv2D 5 x 5, stride 2, "valid"    12 x 12 x  32         832
 #   Conv2D 3 x 3, "valid"              10 x 10 x  64      18,496
 #   MaxPooling2D 2 x 2                  5 x  5 x  64
-#   Conv2D 3 x 3, "same"                5 x  5 x 128      73,856
-#   Conv2D 3 x 3, "valid"               3 x  3 x 128     147,584
+#   Conv2D 3 x 3, "valid"               3 x  3 x 128      73,856
+#   Conv2D 3 x 3, "same"                3 x  3 x 128     147,584
 #   Flatten                                     1152
 #   Dense                                         10      11,530
 
@@ -109,8 +109,8 @@ def make_model() -> tf.keras.Sequential:
             layers.Conv2D(32, 5, strides=2, padding="valid", **options),
             layers.Conv2D(64, 3, padding="valid", **options),
             layers.MaxPooling2D(2),
-            layers.Conv2D(128, 3, padding="same", **options),
             layers.Conv2D(128, 3, padding="valid", **options),
+            layers.Conv2D(128, 3, padding="same", **options),
             layers.Flatten(),
             layers.Dense(10, dtype="float32"),
         ]
@@ -288,8 +288,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     # The file holds layers, weights and optimizer: who loads it needs nothing of this script.
     loaded = tf.keras.models.load_model(model_file)
-    again = loaded.predict(data.test_images, batch_size=1000, verbose=0)
-    print(f"loaded again: largest difference between the logits {np.abs(views[4] - again).max():g}")
+    again = loaded.predict(data.test_images[:1000], batch_size=1000, verbose=0)
+    difference = np.abs(views[4, :1000] - again).max()
+    print(f"loaded again: largest difference between the logits {difference:g}")
 
     metrics = settings | {
         "data": data.name,

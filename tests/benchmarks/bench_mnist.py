@@ -23,10 +23,11 @@ from side_by_side import epochs_flag, in_own_process, make_parser, report, sprea
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+SHORT = ["--epochs", "1", "--train-images", "40000"]
 EXAMPLES = {  # what is compared with which peer
     "example 03": ("example03_mnist_mlp", [], "quickstart"),
-    "example 04, 1 epoch": ("example04_mnist_cnn_layers", ["--epochs", "1"], "mnist_convnet"),
-    "example 05, 1 epoch": ("example05_mnist_cnn_nn", ["--epochs", "1"], "mnist_convnet"),
+    "example 04, short": ("example04_mnist_cnn_layers", SHORT, "mnist_convnet"),
+    "example 05, short": ("example05_mnist_cnn_nn", SHORT, "mnist_convnet"),
     "example 04": ("example04_mnist_cnn_layers", [], "mnist_convnet"),
     "example 05": ("example05_mnist_cnn_nn", [], "mnist_convnet"),
 }
@@ -123,7 +124,8 @@ def main() -> None:
         rows.append([side, spread(accuracies, ".2%"), spread(times, ".0f"), share])
     title = (
         f"MNIST, {len(args.seeds)} seeds, whole processes in turn. The shares are medians over the "
-        "seeds. quickstart: TensorFlow's for beginners; mnist_convnet: keras.io's."
+        f"seeds. Short: {' '.join(SHORT)}. quickstart: TensorFlow's for beginners; mnist_convnet: "
+        "keras.io's."
     )
     report(title, rows, __file__, args)
 
