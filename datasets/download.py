@@ -282,7 +282,7 @@ def _request(url: str, have: int, remote: RemoteFile) -> tuple[requests.Response
         urllib3.exceptions.HTTPError,
     ) as error:  # requests' own are OSErrors
         may_pass = isinstance(error, (requests.ConnectionError, requests.Timeout))
-        raise _MirrorError(_root_cause(error), retry=may_pass) from error
+        raise _MirrorError(root_cause(error), retry=may_pass) from error
 
     status, start, total = response.status_code, 0, response.headers.get("Content-Length", "")
     if status == 206:
@@ -314,10 +314,10 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
         while chunk := response.raw.read1(CHUNK, decode_content=False):
             yield chunk
     except urllib3.exceptions.HTTPError as error:
-        raise _MirrorError(_root_cause(error), retry=True) from error
+        raise _MirrorError(root_cause(error), retry=True) from error
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """Returns what lies at the bottom of a chain of exceptions, such as "Connection refused"."""
     while cause := error.__cause__ or error.__context__:
         error = cause

@@ -85,9 +85,16 @@ positive_float = number(float, 1e-45, 3e38)  # what float32 can hold
 
 
 def make_parser(
-    docstring: str, epochs: int, batch_size: int, learning_rate: float, seed: int = 0
+    docstring: str,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
 ) -> argparse.ArgumentParser:
-    """Make a parser with the flags that all examples share; the numbers are its defaults."""
+    """Make a parser with the flags that all examples share; the numbers are its defaults.
+
+    Without `epochs` it has no flags for training.
+    """
     parser = argparse.ArgumentParser(
         description=docstring.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -96,13 +103,15 @@ def make_parser(
     add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
     add("--data-dir", type=Path, default=ROOT / "datasets" / "downloads", help="where data lies")
     add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
+    add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
+    if epochs is None:
+        return parser
     add("--epochs", type=positive_int, default=epochs, help="passes over the training images")
     add("--batch-size", type=positive_int, default=batch_size, help="images in a training step")
     add("--learning-rate", type=positive_float, default=learning_rate, help="highest learning rate")
     add("--seed", type=seed_number, default=seed, help="of every random choice")
     add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
     add("--train-images", type=positive_int, metavar="N", help="use only the first N images")
-    add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
     return parser
 
 
@@ -381,6 +390,18 @@ def run_settings(args, dtype: tf.DType, *more: str) -> dict:
     """Return the flags that decide a run's result, those named in `more` among them."""
     flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images", *more)
     return {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
+
+
+def describe(signature) -> str:
+    """Describe a SignatureDef of a SavedModel in one line: what goes in and what comes out."""
+
+    def tensors(named):
+        return ", ".join(
+            f"{name} {tf.as_dtype(info.dtype).name} {tf.TensorShape(info.tensor_shape)}"
+            for name, info in sorted(named.items())
+        )
+
+    return f"{tensors(signature.inputs)} -> {tensors(signature.outputs)}"
 
 
 def shown(path: Path | str) -> str:

@@ -10,8 +10,8 @@ one stay as they are, so what they make of an image is computed once and kept on
 
 The README has the measured results, each with its machine, versions, seed and time.
 
-Before this one: example 06, a network trained on CIFAR-10 alone. After it: nothing yet; this is
-the last one.
+Before this one: example 06, a network trained on CIFAR-10 alone. After it: example 08, what becomes
+of a network when it is trained.
 """
 
 import gc

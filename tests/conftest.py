@@ -15,3 +15,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def sample_dir(tmp_path_factory):
     """A data folder for the whole session: sample data made by one test is there for the next."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def exported(sample_dir, tmp_path_factory):
+    """What example 08 makes of sample data: the models folder, the metrics and the output."""
+    from programs import run
+
+    from examples import example08_serving_export as example08
+
+    models_dir = tmp_path_factory.mktemp("models")
+    argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir]
+    return models_dir, *run(example08.main, *argv)

@@ -37,6 +37,15 @@ def test_defaults_are_the_example_s():
     assert args.models_dir == ROOT / "models"
 
 
+def test_an_example_that_trains_nothing_has_no_flags_for_training(capsys):
+    parser = common.make_parser("Title.")
+    args = parser.parse_args(["--data", "sample", "--min-accuracy", "0.5"])
+    assert set(vars(args)) == {"data", "data_dir", "models_dir", "min_accuracy"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--epochs", "1"])
+    assert "--epochs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "flags",
     [
