@@ -8,7 +8,7 @@ augmentation, and checkpoints from which training goes on as if it had never bee
     python examples/example06_cifar10_cnn_nn.py --data sample    # offline, on drawn sample data
     python examples/example06_cifar10_cnn_nn.py --channels 64 256 256 --epochs 32 --cutout 12
 
-The last one is the long run, which takes the better part of an hour on two cores.
+The last one is the long run, which takes about half an hour on two cores.
 
 The README has the measured results, each with its machine, versions, seed and time.
 
