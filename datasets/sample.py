@@ -5,7 +5,8 @@ and are called sample data wherever they show:
 
 * in place of MNIST: the handwritten digits that come with scikit-learn, brought to MNIST's size and
   position;
-* in place of CIFAR-10: drawings of ten kinds of objects on varied backgrounds.
+* in place of CIFAR-10: drawings of ten kinds of objects on varied backgrounds;
+* in place of the photographs of cats and dogs: drawn faces of both, in JPEG files of varied size.
 
 The drawings are described below in a few lines for each kind, and drawn by `drawn_objects` in any
 size.
@@ -14,18 +15,22 @@ size.
 import contextlib
 import gzip
 import hashlib
+import io
 import struct
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import filelock
 import numpy as np
+from PIL import Image
 
 from datasets.download import DataError
 
 MNIST_NAME = "sample data: scikit-learn's handwritten digits"
 CIFAR10_NAME = "sample data: drawn objects"
+CATS_DOGS_NAME = "sample data: drawn cats and dogs"
 
 # --- Shapes ---------------------------------------------------------------------------------------
 #
@@ -296,9 +301,39 @@ _OTHER_DRAWINGS = {
     ],
 }
 
+_EAR = [(0.15, -0.5), (0.75, -1.0), (0.79, 0.1)]
+_HANGING_EAR = _smooth([(0.3, -0.85), (0.8, -0.85), (1.05, 0.1), (0.85, 0.6), (0.55, 0.2)])
+_TONGUE = _smooth(_mirrored((0.16, 0.6), (0.2, 1.0), (0.0, 1.1)))
+
+# The faces that stand in for photographs of cats and dogs.
+_FACE_DRAWINGS = {
+    "cat": [
+        (BODY, _EAR),
+        (BODY, _flipped(_EAR)),
+        (BODY, _oval(0, 0.15, 0.8, 0.7)),
+        *((DETAIL, _oval(x, 0.0, 0.19, 0.15)) for x in (-0.36, 0.36)),
+        *((BODY, _oval(x, 0.0, 0.05, 0.15)) for x in (-0.36, 0.36)),
+        (DETAIL, [(-0.12, 0.3), (0.12, 0.3), (0, 0.44)]),
+        *((DETAIL, _line(0.06, _arc(x, 0.44, 0.14, 0.14, 0, 180))) for x in (-0.14, 0.14)),
+        *((DETAIL, _line(0.05, [(s * 0.35, 0.38), (s, 0.25)])) for s in (-1, 1)),
+        *((DETAIL, _line(0.05, [(s * 0.35, 0.42), (s, 0.5)])) for s in (-1, 1)),
+    ],
+    "dog": [
+        (BODY, _smooth(_mirrored((0.45, -0.9), (0.7, 0.0), (0.45, 0.9)))),
+        (DETAIL, _HANGING_EAR),
+        (DETAIL, _flipped(_HANGING_EAR)),
+        *((DETAIL, _oval(x, -0.25, 0.1)) for x in (-0.25, 0.25)),
+        (DETAIL, _oval(0, 0.3, 0.2, 0.14)),
+        (DETAIL, _line(0.06, [(0, 0.4), (0, 0.6)])),
+        (DETAIL, _line(0.06, _arc(0, 0.45, 0.3, 0.2, 10, 170))),
+        (DETAIL, _TONGUE),
+    ],
+}
+
 CIFAR10_KINDS = tuple(_CIFAR10_DRAWINGS)
 OTHER_KINDS = tuple(_OTHER_DRAWINGS)
-_DRAWINGS = _CIFAR10_DRAWINGS | _OTHER_DRAWINGS
+FACE_KINDS = tuple(_FACE_DRAWINGS)
+_DRAWINGS = _CIFAR10_DRAWINGS | _OTHER_DRAWINGS | _FACE_DRAWINGS
 
 # --- Drawing --------------------------------------------------------------------------------------
 
@@ -316,7 +351,7 @@ def drawn_objects(
     object is lighter than its background as often as darker, so that no single pixel tells much.
 
     Args:
-        kinds: names out of `CIFAR10_KINDS` and `OTHER_KINDS`.
+        kinds: names out of `CIFAR10_KINDS`, `OTHER_KINDS` and `FACE_KINDS`.
         count: number of images.
         size: height and width in pixels.
         seed: the same seed gives the same images.
@@ -437,6 +472,9 @@ def _patterns(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
 # Images in each of the six files that stand in for CIFAR-10's.
 CIFAR10_RECORDS = 1000
 
+CATS_DOGS_COUNT = 500  # drawn faces of either kind
+FACE_SIZE = 96  # pixels; they are then stretched to half to twice this width and height
+
 # The forms that the writers of the digits filled in hold about 130 digits each, and follow each
 # other in the original order. These splits lie where one writer ends and the next begins, so that
 # nobody's hand is in two parts.
@@ -539,6 +577,59 @@ def _cifar10_files() -> dict[str, bytes]:
         records = np.concatenate([labels[:, None].astype(np.uint8), planes], axis=1)
         files[f"data_batch_{i + 1}.bin" if i < 5 else "test_batch.bin"] = records.tobytes()
     return files
+
+
+def make_cats_dogs(data_dir: Path) -> Path:
+    """Makes the sample data for cats and dogs, unless it is there already.
+
+    Args:
+        data_dir: the data folder.
+
+    Returns:
+        The folder data_dir/sample/cats_dogs with train.zip in Kaggle's layout: train/cat.0.jpg to
+        train/cat.499.jpg, and as many dogs; some of them broken, as in the published archives.
+
+    Raises:
+        DataError: the files cannot be written.
+    """
+    return _make(data_dir / "sample" / "cats_dogs", ["train.zip"], _cats_dogs_files)
+
+
+def _cats_dogs_files() -> dict[str, bytes]:
+    members = {}
+    for seed, kind in enumerate(FACE_KINDS):
+        faces, _ = drawn_objects([kind], CATS_DOGS_COUNT, FACE_SIZE, seed)
+        sizes = np.random.default_rng(seed).integers(FACE_SIZE // 2, 2 * FACE_SIZE, (len(faces), 2))
+        for number, (face, size) in enumerate(zip(faces, sizes.tolist(), strict=True)):
+            picture = Image.fromarray(face).resize(size, Image.Resampling.BICUBIC)
+            members[f"train/{kind}.{number}.jpg"] = _encoded(picture, "JPEG")
+    members |= _broken(picture)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(zipfile.ZipInfo(name), member)  # such a ZipInfo has a fixed date
+    return {"train.zip": content.getvalue()}
+
+
+def _encoded(picture: Image.Image, form: str) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, form)
+    return content.getvalue()
+
+
+def _broken(picture: Image.Image) -> dict[str, bytes]:
+    """Makes files that are no proper image, each for another reason, by their names."""
+    jpeg = _encoded(picture, "JPEG")
+    return {
+        "train/cat.20.jpg": b"",
+        "train/cat.21.jpg": jpeg[: len(jpeg) // 2],
+        "train/cat.22.jpg": b"<html>404 Not Found</html>",
+        "train/cat.23.jpg": _encoded(picture.convert("L"), "JPEG"),
+        "train/dog.20.jpg": _encoded(picture, "BMP"),
+        "train/dog.21.jpg": _encoded(picture, "GIF"),
+        "train/dog.22.jpg": _encoded(picture.convert("CMYK"), "JPEG"),
+        "train/Thumbs.db": b"what Windows leaves behind",
+    }
 
 
 def _make(folder: Path, files: Sequence[str], make: Callable[[], dict[str, bytes]]) -> Path:

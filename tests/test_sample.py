@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from datasets import cifar10, mnist, sample  # noqa: E402
 from datasets.download import DataError  # noqa: E402
 
-MAKERS = [sample.make_mnist, sample.make_cifar10]
+MAKERS = [sample.make_mnist, sample.make_cifar10, sample.make_cats_dogs]
 
 
 def contents(folder):
@@ -57,7 +57,7 @@ MAKE = """
     from datasets import sample
     getattr(sample, sys.argv[1])(Path(sys.argv[2]))
 """
-KILL_AT_THE_THIRD_FILE = """
+KILL_AT_THE_LAST_FILE = """
     import os, signal
     from pathlib import Path
     from datasets import sample
@@ -65,7 +65,7 @@ KILL_AT_THE_THIRD_FILE = """
 
     def write_bytes(path, content):
         written.append(path)
-        if len(written) == 3:
+        if len(written) == int(sys.argv[3]):
             write(path, content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return write(path, content)
@@ -84,8 +84,11 @@ def test_another_process_makes_the_same_bytes(data_dir, tmp_path, make):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_killed_run_is_followed_by_one_that_completes(data_dir, tmp_path, make):
-    assert in_a_process(KILL_AT_THE_THIRD_FILE, make.__name__, tmp_path).wait() == -signal.SIGKILL
-    assert contents(make(tmp_path)) == contents(make(data_dir))
+    whole = contents(make(data_dir))
+    last = len(whole) - 1  # behind it comes only the mark that all are there
+    process = in_a_process(KILL_AT_THE_LAST_FILE, make.__name__, tmp_path, last)
+    assert process.wait() == -signal.SIGKILL
+    assert contents(make(tmp_path)) == whole
 
 
 def test_two_processes_at_once_do_no_harm(data_dir, tmp_path):
@@ -166,6 +169,7 @@ def test_kinds_are_ten_and_at_least_sixteen_others():
     assert len(set(sample.OTHER_KINDS)) >= 16
     assert not set(sample.CIFAR10_KINDS) & set(sample.OTHER_KINDS)
     assert not set(sample.CIFAR10_KINDS) & set(cifar10.CLASS_NAMES)
+    assert not set(sample.FACE_KINDS) & {*sample.CIFAR10_KINDS, *sample.OTHER_KINDS}
 
 
 @pytest.mark.parametrize("size", [8, 32, 64, 100])

@@ -1,0 +1,162 @@
+"""Time, memory and size of the file for each step of example 13, at VGG16's full size.
+
+    python tests/benchmarks/bench_npz_weights.py [--repeats 3] [--output PATH.json]
+
+The weights are random, 553 MB of them; the largest layer has 411 MB. Each step runs in a process of
+its own. Its memory is the highest resident set (VmHWM of /proc/self/status) less what the process
+had before the step. Pages of a mapped file count as soon as they are touched, although the system
+may take them back. The aim: example 13's own steps stay within 1.6 times the largest layer, in
+whatever format. Where TensorFlow reads or is given an array, it makes two copies of it, so that it
+is three times; a network that is loaded into is counted as before the step.
+
+Beside them, what NumPy does by itself. All files are in the system's cache when they are read.
+Needs Linux, 4 GB of memory, and 4 GB in the folder for temporary files (TMPDIR) until it is done.
+Three minutes on two cores.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from side_by_side import seconds, spread, write
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
+import numpy as np  # noqa: E402
+
+from examples import example13_npz_weights_vgg16 as example13  # noqa: E402
+from models import vgg16  # noqa: E402
+
+CONFIG = vgg16.Config()
+CHECKPOINT, NPZ, HALF, KERAS = "vgg_16.ckpt", "vgg_16.npz", "float16.npz", "vgg_16.weights.h5"
+
+
+def convert_checkpoint(folder: Path) -> Path:
+    return example13.write_npz(folder / NPZ, example13.open_checkpoint(folder / CHECKPOINT)).path
+
+
+def write_checkpoint(folder: Path) -> Path:
+    return example13.write_checkpoint(folder / "v2", example13.open_npz(folder / NPZ)).path.parent
+
+
+def read_mapped(folder: Path) -> None:
+    sum(float(array.flat[-1]) for array in example13.open_npz(folder / NPZ).values())
+
+
+def read_with_numpy(folder: Path) -> dict:
+    with np.load(folder / NPZ, allow_pickle=False) as file:
+        return dict(file)
+
+
+def convert_with_numpy(folder: Path) -> Path:
+    np.savez(folder / "numpy.npz", **read_with_numpy(folder))
+    return folder / "numpy.npz"
+
+
+def round_to_float16(folder: Path) -> Path:
+    weights = example13.open_npz(folder / NPZ)
+    return example13.write_npz(folder / HALF, example13.as_float16(weights)).path
+
+
+def load_by_name(folder: Path, network: vgg16.VGG16) -> None:
+    example13.load_by_name(network.weights, example13.open_npz(folder / NPZ))
+
+
+def write_keras(folder: Path) -> Path:
+    weights = example13.open_npz(folder / NPZ)
+    return example13.write_keras(folder / KERAS, weights, CONFIG).path
+
+
+def read_keras(folder: Path) -> Path:
+    weights = example13.open_keras(folder / KERAS, CONFIG)
+    return example13.write_npz(folder / "from_keras.npz", weights).path
+
+
+STEPS = {
+    "checkpoint (V1) to .npz": convert_checkpoint,
+    ".npz to checkpoint (V2)": write_checkpoint,
+    ".npz to .npz in float16": round_to_float16,
+    ".npz to .weights.h5": write_keras,
+    ".weights.h5 to .npz": read_keras,
+    ".npz into a network, by name": load_by_name,
+    ".npz, each array mapped": read_mapped,
+    "np.load, all arrays": read_with_numpy,
+    "np.load and np.savez": convert_with_numpy,
+}
+
+
+def memory(field: str) -> float:
+    """Return a field of /proc/self/status in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(field)
+
+
+def run_step(name: str, folder: Path) -> dict:
+    """Do a step, and return its seconds, its peak of memory, and the bytes that it has written."""
+    step, arguments = STEPS[name], [folder]
+    if step is load_by_name:
+        arguments.append(example13.empty_network(CONFIG))
+    common.tf.constant(0.0).numpy()  # starts TensorFlow
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    before, written = memory("VmRSS"), []
+    duration = seconds(lambda: written.append(step(*arguments)))
+    peak = memory("VmHWM") - before
+    path = written[0] if isinstance(written[0], Path) else None
+    files = [] if path is None else [path] if path.is_file() else list(path.iterdir())
+    return {"seconds": duration, "peak": peak, "bytes": sum(f.stat().st_size for f in files)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, metavar="PATH", help="write the figures as JSON too")
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # in a process of its own
+    args = parser.parse_args()
+    if args.step:
+        print(json.dumps(run_step(args.step[0], Path(args.step[1]))))
+        return
+
+    largest = max(4 * int(np.prod(shape)) for shape in CONFIG.shapes().values()) / 1e6
+    header = ["step", "seconds, median (range)", "peak of memory", "of the largest layer", "file"]
+    rows = []
+    print("  ".join(header))
+    with tempfile.TemporaryDirectory() as folder:
+        maker = Path(__file__).with_name("make_random_vgg16.py")
+        command = [sys.executable, maker, Path(folder) / CHECKPOINT]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for name in STEPS:
+            command = [sys.executable, __file__, "--step", name, folder]
+            results = [
+                json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+                for _ in range(args.repeats)
+            ]
+            peak = statistics.median(result["peak"] for result in results)
+            size = results[0]["bytes"] / 1e6
+            rows.append(
+                [
+                    name,
+                    spread([result["seconds"] for result in results], ".1f"),
+                    f"{peak:,.0f} MB",
+                    f"{peak / largest:.1f} times",
+                    f"{size:.1f} MB" if size else "",
+                ]
+            )
+            print("  ".join(rows[-1]), flush=True)
+    title = (
+        f"VGG16 of full size, random weights, largest layer {largest:.0f} MB: each step in a "
+        f"process of its own, {args.repeats} times. Memory is above what the process had before, "
+        "with the pages of mapped files."
+    )
+    write(args.output, title, [header, *rows], __file__)
+
+
+if __name__ == "__main__":
+    main()
