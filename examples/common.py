@@ -5,6 +5,7 @@ The network, the loss, the training loop and the evaluation of an example stand 
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -57,6 +58,7 @@ from models import WeightsError
 signal.signal(signal.SIGINT, _before)
 
 ROOT = Path(__file__).resolve().parents[1]
+SAMPLE_VGG16_IMAGES = 6000  # drawn to train the sample VGG16 on
 
 
 class UserError(Exception):
@@ -402,6 +404,36 @@ def describe(signature) -> str:
         )
 
     return f"{tensors(signature.inputs)} -> {tensors(signature.outputs)}"
+
+
+def vgg16_checkpoint(args) -> tuple[Path, object]:
+    """Return VGG16's checkpoint, made or downloaded where it is missing, and its `vgg16.Config`.
+
+    It is the file --weights if that is given, a full-size one; with --data sample a small network's
+    that has learned to tell the drawn objects `sample.OTHER_KINDS` apart.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    from datasets import pretrained, sample  # here, since most examples do without
+    from models import sample_vgg16, vgg16
+
+    if args.weights:
+        return args.weights, vgg16.Config()
+    if args.data == "full":
+        return pretrained.vgg16_checkpoint(args.data_dir), vgg16.Config()
+    kinds = sample.OTHER_KINDS
+    archive = sample_vgg16.make_archive(
+        args.data_dir / "sample" / "vgg16",
+        pretrained.ARCHIVE,
+        pretrained.CHECKPOINT,
+        pretrained.CLASS_INDEX,
+        kinds,
+        functools.partial(
+            sample.drawn_objects, kinds, SAMPLE_VGG16_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7
+        ),
+    )
+    return pretrained.extract_checkpoint(archive), sample_vgg16.config(len(kinds))
 
 
 def shown(path: Path | str) -> str:

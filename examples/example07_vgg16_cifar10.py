@@ -20,7 +20,6 @@ import os
 import shutil
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
@@ -33,7 +32,7 @@ from tqdm import tqdm
 
 from datasets import cifar10, pretrained, sample
 from datasets.download import DataError
-from models import feature_cache, sample_vgg16, vgg16
+from models import feature_cache, vgg16
 
 NAME = Path(__file__).stem
 EPOCHS = 30  # of the top layer
@@ -44,8 +43,6 @@ DROPOUT = 0.5  # of fc7's outputs while the top layer is trained, as VGG16 itsel
 EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
 TRAIN_IMAGES, TEST_IMAGES = 3000, 1000  # of the full data: six minutes on two cores, bfloat16
 VALIDATION_SHARE = 10  # every tenth of the training images is there to choose the best epoch by
-SAMPLE_IMAGES = 6000  # drawn to train the sample VGG16 on
-
 
 # %% 1. Download the checkpoint and extract it
 # vgg_16.ckpt is the original authors' network, converted by the TF-slim library in 2016. It is a
@@ -53,25 +50,7 @@ SAMPLE_IMAGES = 6000  # drawn to train the sample VGG16 on
 #
 # With --data sample there is an archive of the same layout with a VGG16 of an eighth of the width.
 # It has learned to tell 20 kinds of drawn objects apart; the ten of the task are not among them.
-
-
-def get_checkpoint(args) -> tuple[Path, vgg16.Config]:
-    """Return the file of weights, and the sizes of the network that it holds."""
-    if args.weights:
-        return args.weights, vgg16.Config()
-    if args.data == "full":
-        return pretrained.vgg16_checkpoint(args.data_dir), vgg16.Config()
-    kinds = sample.OTHER_KINDS
-    archive = sample_vgg16.make_archive(
-        args.data_dir / "sample" / "vgg16",
-        pretrained.ARCHIVE,
-        pretrained.CHECKPOINT,
-        pretrained.CLASS_INDEX,
-        kinds,
-        partial(sample.drawn_objects, kinds, SAMPLE_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7),
-    )
-    return pretrained.extract_checkpoint(archive), sample_vgg16.config(len(kinds))
-
+# Both are made by `common.vgg16_checkpoint`, with what datasets/pretrained.py knows of the archive.
 
 # %% 2. Reconstruct the network
 # The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other half of
@@ -264,7 +243,7 @@ def main(argv: list[str] | None = None) -> dict:
         print("to use all, which takes hours: --train-images 50000 --test-images 10000")
 
     print("1. checkpoint")
-    path, config = get_checkpoint(args)
+    path, config = common.vgg16_checkpoint(args)
     print(f"2. VGG16_{config.classes} from {common.shown(path)}")
     weights = vgg16.read_weights(path, config)
     network = vgg16.VGG16(weights, config)

@@ -8,7 +8,7 @@ checkpoint vgg_16.ckpt of TF-slim, https://github.com/tensorflow/models/tree/mas
 import glob
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,17 +233,19 @@ def read_weights(path: Path, config: Config) -> dict[str, np.ndarray]:
     return {name: weights[name] for name in config.shapes()}
 
 
-def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+def open_checkpoint(path: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """Return the names of the weights in a checkpoint (V1, V2), and a function that reads one."""
     # The name of a V1 checkpoint is a pattern to TensorFlow, where "[" has a meaning of its own.
     name = glob.escape(str(path)) if os.path.isfile(path) else str(path)
     reader = tf.train.load_checkpoint(name)
     others = {"global_step", "vgg_16/mean_rgb"}  # in TF-slim's file, but no weights
-    return {
-        # A copy, because TensorFlow never gives the memory of its own arrays back to the system.
-        name: np.array(reader.get_tensor(name))
-        for name in reader.get_variable_to_shape_map()
-        if name not in others
-    }
+    return [n for n in reader.get_variable_to_shape_map() if n not in others], reader.get_tensor
+
+
+def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    names, read = open_checkpoint(path)
+    # A copy, because TensorFlow never gives the memory of its own arrays back to the system.
+    return {name: np.array(read(name)) for name in names}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from side_by_side import seconds
+from side_by_side import seconds, spread, write
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=ROOT / "datasets/downloads")
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     folder = args.data_dir / "cifar10" / "cifar-10-batches-bin"
     files = sorted(folder.glob("*.bin"))
@@ -41,13 +42,19 @@ def main() -> None:
     pairs = [(seconds(read), seconds(load)) for _ in range(args.pairs)]
     reads, loads = zip(*pairs, strict=True)
     ratios = [load / read for read, load in pairs]
-    print(f"median of {args.pairs} pairs      seconds    MB/s")
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    rows = [["", "seconds", "MB a second"]]
     for name, times in (("numpy.fromfile, 6 files", reads), ("cifar10.load", loads)):
         median = statistics.median(times)
-        megabytes = sum(file.stat().st_size for file in files) / 1e6
-        print(f"{name:24} {median:7.3f} {megabytes / median:7.0f}")
-    median = statistics.median(ratios)
-    print(f"ratio: median {median:.1f}, from {min(ratios):.1f} to {max(ratios):.1f}")
+        rows.append([name, f"{median:.3f}", f"{megabytes / median:,.0f}"])
+    title = (
+        f"loading all of CIFAR-10 from the binary version takes {spread(ratios, '.1f')} times as "
+        f"long as reading the bytes of its files; medians of {args.pairs} pairs."
+    )
+    print(title)
+    for row in rows:
+        print("{:24} {:>8} {:>12}".format(*row))
+    write(args.output, title, rows, __file__)
 
 
 if __name__ == "__main__":
