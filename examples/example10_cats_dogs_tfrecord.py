@@ -65,13 +65,16 @@ TIMED_SECONDS = 0.5  # for each way, at least
 
 # %% Shards
 # A photograph has about 400 x 400 pixels, and the network sees 96 x 96. To decode and shrink it
-# anew in every epoch would cost more time than the network needs. So it is done once.
+# anew in every epoch would take more than half as long as the network itself, on the same cores. So
+# it is done once. OpenCV, Pillow and TensorFlow can all do it, not equally fast, and not with the
+# same pixels: tests/benchmarks/bench_image_decoding.py compares them.
 #
 # The small images go into TFRecord files: record after record, each with its length and checksums,
 # as example 02 explains. One long file is read faster than thousands of short ones, above all from
 # a hard disk or over a network. Several long files, called shards, can be read side by side, and
 # reading them in a new order is half of shuffling. A shard gets its name when it is whole: a run
-# that was killed goes on at the next missing one. One that is damaged, its checksums betray.
+# that was killed goes on at the next missing one. One that is damaged is known by its checksums,
+# and made anew.
 
 
 def shrink(jpeg: bytes) -> bytes:

@@ -94,6 +94,15 @@ def test_shrinking_a_smooth_picture_keeps_its_pixels():
     assert np.abs(small - expected).max() <= 6
 
 
+def test_shrinking_takes_the_mean_of_many_pixels():
+    stripes = np.tile(np.uint8([0, 255]), (512, 256))
+    content = io.BytesIO()
+    Image.fromarray(np.stack([stripes] * 3, axis=-1)).save(content, "JPEG", quality=95)
+    small = np.asarray(Image.open(io.BytesIO(example10.shrink(content.getvalue()))))
+    assert abs(small.mean() - 127.5) < 3
+    assert small.std() < 3
+
+
 def test_what_is_there_is_not_made_again(photographs, shards, monkeypatch):
     before = {path: os.stat(path).st_mtime_ns for path in shards}
     monkeypatch.setattr(cats_dogs, "decode", lambda _: pytest.fail("decoded again"))
