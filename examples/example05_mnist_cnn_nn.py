@@ -223,7 +223,7 @@ def predict_from_nine_views(network: Network, images: np.ndarray) -> np.ndarray:
 # number of the step, so a run that was stopped ends with the same weights as one that was not.
 
 
-def train(training: Training, data: mnist.Dataset, args, manager: tf.train.CheckpointManager):
+def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
     """Train from the epoch where the checkpoint left off to the end of the last epoch."""
     images, labels = data.train_images[: args.train_images], data.train_labels
     steps = len(images) // args.batch_size  # in an epoch; images left over wait for the next
@@ -245,6 +245,8 @@ def train(training: Training, data: mnist.Dataset, args, manager: tf.train.Check
         common.report_epoch(epoch + 1, row)
         training.history[epoch].assign(row)
         common.save(manager)
+        if stop_asked() and epoch + 1 < args.epochs:
+            raise KeyboardInterrupt
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -275,7 +277,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     if manager.latest_checkpoint:
         print(f"going on after step {int(training.step)}, from {common.shown(checkpoints)}")
-    train(training, data, args, manager)
+    with common.ctrl_c() as stop_asked:  # an epoch is never cut in half
+        train(training, data, args, manager, stop_asked)
 
     views = predict_from_nine_views(network, data.test_images)
     logits = views.mean(axis=0)
