@@ -504,6 +504,7 @@ def main(argv: list[str] | None = None) -> dict:
     add("--restart", action="store_true", help="begin anew, whatever checkpoints there are")
     args = parser.parse_args(argv)
     dtype = common.start(args.precision)
+    tf.random.set_seed(1)  # `shuffle` mixes it with the seed it is given; 0 does not work there
     folder = args.models_dir / NAME
 
     photographs = cats_dogs.load(args.data, args.data_dir, args.small, VALIDATION_SHARE)
