@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from datasets import sample
@@ -100,11 +100,40 @@ class Photographs:
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise _unreadable(Path(self.archive.filename), error) from error
 
+    def checksum(self, photograph: Photograph) -> int:
+        """Returns the CRC-32 of the JPEG file, as it is written in the archive."""
+        return self.archive.getinfo(photograph.name).CRC
+
 
 def decode(jpeg: bytes) -> np.ndarray:
     """Turns a photograph, as `Photographs.read` returns it, into np.uint8 (H, W, 3), RGB."""
     with Image.open(io.BytesIO(jpeg)) as image:
         return np.asarray(image)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Reads a picture of the user's own, of any size and in any format that Pillow opens.
+
+    It is turned upright if the camera has noted how it was held. What is transparent becomes white.
+
+    Returns:
+        np.uint8 (H, W, 3), RGB.
+
+    Raises:
+        DataError: there is no such file, or it is no image, a damaged or a huge one.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has more than {MAX_PIXELS:,} pixels")
+            image = ImageOps.exif_transpose(image)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises a dozen kinds for a file that is damaged
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path.absolute()} as a picture: {reason}") from error
 
 
 def load(

@@ -15,7 +15,6 @@ of a network when it is trained.
 """
 
 import gc
-import inspect
 import os
 import shutil
 import sys
@@ -136,18 +135,6 @@ def fixed_part(network: vgg16.VGG16):
     return extract
 
 
-def describe(weights: dict[str, np.ndarray], dtype: tf.DType) -> dict:
-    """Name all that the features depend on, but the images: weights, arithmetic, and the code."""
-    fixed = {name: array for name, array in weights.items() if "/fc8/" not in name}
-    code = inspect.getsource(vgg16.preprocess) + inspect.getsource(vgg16.VGG16)
-    return {
-        "weights_sha256": vgg16.weights_digest(fixed),
-        "arithmetic": dtype.name,
-        "mean_rgb": vgg16.MEAN_RGB,
-        "code": code,
-    }
-
-
 def train_top(train, validation, classes: int, args):
     """Train the top layer, a softmax regression, with AdamW; keep the best epoch's weights.
 
@@ -260,7 +247,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     def features_of(network, weights, title):
         """Return the network's features of the training, validation and test images."""
-        extract, description = fixed_part(network), describe(weights, dtype)
+        extract = fixed_part(network)
+        fixed = {name: array for name, array in weights.items() if "/fc8/" not in name}
+        description = vgg16.describe(fixed, dtype)
         return [
             feature_cache.cached_features(
                 folder / "features",
@@ -268,10 +257,10 @@ def main(argv: list[str] | None = None) -> dict:
                 extract,
                 images,
                 count,
-                config.dense,
+                (config.dense,),
                 EXTRACTION_BATCH,
                 f"   {title}, {part} images",
-            )
+            )[:]
             for part, images, count in (
                 ("training", data.train_images, len(labels)),
                 ("validation", data.validation_images, len(validation_labels)),

@@ -12,8 +12,8 @@ Who has Kaggle's train.zip, or a part of it, lays it in datasets/downloads/cats_
 
 The README has the measured results, each with its machine, versions, seed and time.
 
-Before this one: example 09, asking a server for predictions. After it: example 12, a network's
-weights in a file that everyone can read.
+Before this one: example 09, asking a server for predictions. After it: example 11, the same
+photographs and a network that has already learned from others.
 """
 
 import concurrent.futures
@@ -111,7 +111,7 @@ def make_shards(photographs: cats_dogs.Photographs, chosen, title: str, folder: 
     groups = {}
     for start in range(0, len(chosen), SHARD):
         group = chosen[start : start + SHARD]
-        checksums = [photographs.archive.getinfo(photograph.name).CRC for photograph in group]
+        checksums = [photographs.checksum(photograph) for photograph in group]
         source = repr((group, checksums, SIDE, QUALITY, inspect.getsource(shrink)))
         digest = hashlib.sha256(source.encode()).hexdigest()[:16]
         groups[folder / f"{title}-{start:06}-{digest}.tfrecord"] = group
@@ -188,6 +188,7 @@ def training_batches(shards: list[str], args, step: int, steps: int) -> tf.data.
     def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]):
         return augment(batch[0], tf.stack([args.seed, step])), batch[1]
 
+    tf.random.set_seed(1)  # `shuffle` mixes it with the seed it is given; 0 does not work there
     data = tf.data.Dataset.range(step // steps, args.epochs).flat_map(records)
     data = data.skip(step % steps * args.batch_size)
     data = data.map(decode, num_parallel_calls=common.cores())
@@ -504,7 +505,6 @@ def main(argv: list[str] | None = None) -> dict:
     add("--restart", action="store_true", help="begin anew, whatever checkpoints there are")
     args = parser.parse_args(argv)
     dtype = common.start(args.precision)
-    tf.random.set_seed(1)  # `shuffle` mixes it with the seed it is given; 0 does not work there
     folder = args.models_dir / NAME
 
     photographs = cats_dogs.load(args.data, args.data_dir, args.small, VALIDATION_SHARE)

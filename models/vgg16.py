@@ -7,6 +7,7 @@ checkpoint vgg_16.ckpt of TF-slim, https://github.com/tensorflow/models/tree/mas
 
 import glob
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,19 +85,28 @@ class VGG16(tf.Module):
         config: the sizes.
         dtype: the format of the weights in memory and of the arithmetic, float32 or bfloat16;
             the top layer's is always float32: it costs next to nothing, and it decides.
+        trained: which of the other layers are to be trained, such as "conv5". Their weights are in
+            float32 in memory, since small steps get lost in bfloat16; the arithmetic is as above.
 
     Raises:
         WeightsError: a weight is missing, too many, or has the wrong shape or dtype.
     """
 
-    def __init__(self, weights: Mapping[str, np.ndarray], config: Config, dtype=tf.float32):
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        config: Config,
+        dtype=tf.float32,
+        trained: tuple[str, ...] = (),
+    ):
         super().__init__(name="vgg_16")
         check_weights(weights, config)
         self.config = config
         self.dtype = dtype
         self.weights = {}
         for name in config.shapes():
-            value = tf.cast(weights[name], tf.float32 if "/fc8/" in name else dtype)
+            in_float32 = name.split("/")[1] in ("fc8", *trained)
+            value = tf.cast(weights[name], tf.float32 if in_float32 else dtype)
             self.weights[name] = tf.Variable(value, name=name)
 
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -108,12 +118,24 @@ class VGG16(tf.Module):
 
     def features(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Compute fc7's outputs, (N, dense) in the network's dtype: all layers but the top one."""
+        pool5 = pool(self.block(5, self.lower_blocks(images)))  # (N, 7, 7, 512)
+        return self.hidden(pool5, training)
+
+    def lower_blocks(self, images: tf.Tensor) -> tf.Tensor:
+        """Compute blocks 1 to 4, pooled, (N, 14, 14, 512) in the network's dtype."""
         x = tf.cast(images, self.dtype)  # (N, 224, 224, 3) at the paper's size
-        for block, count in enumerate(CONVOLUTIONS, 1):
-            for layer in range(1, count + 1):
-                x = tf.nn.relu(self.convolution(f"conv{block}/conv{block}_{layer}", x))
-            x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
-            # (N, 112, 112, 64), (N, 56, 56, 128), ... (N, 7, 7, 512)
+        for number in range(1, 5):
+            x = pool(self.block(number, x))  # (N, 112, 112, 64), ... (N, 14, 14, 512)
+        return x
+
+    def block(self, number: int, x: tf.Tensor) -> tf.Tensor:
+        """Compute the convolutions of a block, counted from 1; what comes out is not yet pooled."""
+        for layer in range(1, CONVOLUTIONS[number - 1] + 1):
+            x = tf.nn.relu(self.convolution(f"conv{number}/conv{number}_{layer}", x))
+        return x
+
+    def hidden(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Compute fc6 and fc7, (N, dense), from the fifth block's outputs, pooled."""
         x = tf.reshape(x, [-1, np.prod(x.shape[1:])])  # (N, 25088)
         x = tf.nn.relu(self.dense("fc6", x))  # (N, 4096)
         if training:
@@ -128,8 +150,8 @@ class VGG16(tf.Module):
 
     def convolution(self, layer: str, x: tf.Tensor) -> tf.Tensor:
         """Convolve with 3x3 kernels; the zero padding keeps height and width."""
-        x = tf.nn.conv2d(x, self.weights[f"vgg_16/{layer}/weights"], strides=1, padding="SAME")
-        return tf.nn.bias_add(x, self.weights[f"vgg_16/{layer}/biases"])
+        kernel, bias = (self.weight(layer, kind, x) for kind in ("weights", "biases"))
+        return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
 
     def dense(self, layer: str, x: tf.Tensor) -> tf.Tensor:
         """Multiply by a dense layer's matrix.
@@ -137,9 +159,17 @@ class VGG16(tf.Module):
         The checkpoint holds it as the kernel of a convolution that covers the whole image, (7, 7,
         512, 4096) for fc6. On an image of just that size, the convolution is a matrix product.
         """
-        kernel = self.weights[f"vgg_16/{layer}/weights"]
-        matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
-        return tf.nn.bias_add(tf.matmul(x, matrix), self.weights[f"vgg_16/{layer}/biases"])
+        kernel, bias = (self.weight(layer, kind, x) for kind in ("weights", "biases"))
+        return tf.nn.bias_add(tf.matmul(x, tf.reshape(kernel, [-1, kernel.shape[-1]])), bias)
+
+    def weight(self, layer: str, kind: str, x: tf.Tensor) -> tf.Tensor:
+        """Return a layer's "weights" or "biases" in the format of its inputs `x`."""
+        return tf.cast(self.weights[f"vgg_16/{layer}/{kind}"], x.dtype)
+
+
+def pool(x: tf.Tensor) -> tf.Tensor:
+    """Keep the largest of every 2x2 values, as VGG16 does behind each block."""
+    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
 
 
 def random_weights(config: Config, seed: int) -> dict[str, np.ndarray]:
@@ -187,6 +217,20 @@ def check_weights(weights: Mapping[str, np.ndarray], config: Config, source: str
     for name in weights:
         if name not in expected:
             raise WeightsError(f"{where}{name} is not a weight of VGG16")
+
+
+def describe(weights: Mapping[str, np.ndarray], dtype: tf.DType) -> dict:
+    """Name all that features computed by these weights depend on, but the images.
+
+    That is the weights, the arithmetic, and the code. It goes into JSON.
+    """
+    code = [inspect.getsource(part) for part in (preprocess, VGG16, pool)]
+    return {
+        "weights_sha256": weights_digest(weights),
+        "arithmetic": dtype.name,
+        "mean_rgb": MEAN_RGB,
+        "code": "".join(code),
+    }
 
 
 def weights_digest(weights: Mapping[str, np.ndarray]) -> str:

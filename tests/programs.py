@@ -93,10 +93,13 @@ def checkpoint_folder(models_dir):
     return folder
 
 
-def final_state(models_dir):
-    """Return all that was trained, byte by byte, without the seconds that it took."""
+def final_state(models_dir, *roots):
+    """Return all that was trained, byte by byte, without the seconds that it took.
+
+    It is what a checkpoint has below `roots`, "training" if none is given.
+    """
     reader = common.tf.train.load_checkpoint(str(checkpoint_folder(models_dir)))
-    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("training")]
+    names = [n for n in reader.get_variable_to_shape_map() if n.startswith(roots or "training")]
     assert any("history" in name for name in names)
     state = {name: reader.get_tensor(name) for name in names}
     return {n: (v[:, :4] if "history" in n else v).tobytes() for n, v in state.items()}

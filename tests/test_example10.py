@@ -489,7 +489,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(short_run, sample_dir
         if name == "SIGINT":
             assert f"stopped after step {STEPS + 3}; saved " in output
             assert "the same command goes on" in errors.splitlines()[-1]
-        tf.random.set_seed(7)  # whatever another example has left behind
+        tf.random.set_seed(0)  # whatever another example has left behind
         continued = without_pictures(example10.main, *tiny(sample_dir, tmp_path / name))
         found = final_state(tmp_path / name)
         assert found.keys() == state.keys()

@@ -47,8 +47,10 @@ def cached(folder, images, count, description=DESCRIPTION, extract=None):
     """Return the features, and how many images were computed for them."""
     extract = extract or Extract()
     features = feature_cache.cached_features(
-        folder, description, extract, images, count, SIZE, 30, "features"
+        folder, description, extract, images, count, (SIZE,), 30, "features"
     )
+    assert len(features) == count
+    features = features[:]
     assert features.shape == (count, SIZE)
     assert features.dtype == np.float16
     return features, extract.images
@@ -80,6 +82,30 @@ def test_larger_count_computes_only_what_is_new(tmp_path, images):
     assert computed == 150
     assert np.array_equal(second, exact_features(images).astype(np.float16))
     assert np.array_equal(cached(tmp_path, images, 7)[0], second[:7])
+
+
+def test_rows_by_their_numbers(tmp_path, images):
+    """Of features with several axes, and of images that are no array."""
+    names = [f"{number}.jpg" for number in range(350)]
+
+    def extract(part):
+        chosen = images[[int(name[:-4]) for name in part]]
+        return exact_features(chosen).reshape(-1, 3, 4)
+
+    arguments = tmp_path, DESCRIPTION, extract, names, 310, (3, 4), 30, "features"
+    features = feature_cache.cached_features(*arguments, identify=lambda part: repr(part).encode())
+    expected = exact_features(images).astype(np.float16).reshape(-1, 3, 4)
+    rows = np.array([309, 0, 99, 100, 250, 250])
+    assert np.array_equal(features[rows], expected[rows])
+    assert np.array_equal(features[95:205], expected[95:205])
+    assert np.array_equal(features[-2:], expected[308:310])
+    with pytest.raises(IndexError):
+        features[np.array([310])]  # in a shard on disk, but not asked for
+    assert len(shards(tmp_path)) == 4
+    names[203] = "7.jpg"
+    changed = feature_cache.cached_features(*arguments, identify=lambda part: repr(part).encode())
+    assert np.array_equal(changed[203:204], expected[7:8])
+    assert len(shards(tmp_path)) == 5
 
 
 def test_one_changed_pixel_is_another_image(tmp_path, images):
@@ -114,8 +140,8 @@ def test_another_description_never_meets_old_features(tmp_path, images, other):
         return exact_features(part) + 1
 
     features = feature_cache.cached_features(
-        tmp_path, other, extract, images, 350, SIZE, 30, "features"
-    )
+        tmp_path, other, extract, images, 350, (SIZE,), 30, "features"
+    )[:]
     assert np.array_equal(features, (exact_features(images) + 1).astype(np.float16))
     assert np.array_equal(cached(tmp_path, images, 350)[0], before)
     assert len(list(tmp_path.iterdir())) == 2
@@ -203,7 +229,7 @@ def extract(images):
 
 images = np.random.default_rng(1).integers(0, 256, (350, 4, 4, 3), np.uint8)
 features = test.feature_cache.cached_features(
-    Path(sys.argv[1]), test.DESCRIPTION, extract, images, 350, test.SIZE, 30, "features")
+    Path(sys.argv[1]), test.DESCRIPTION, extract, images, 350, (test.SIZE,), 30, "features")[:]
 np.save(Path(sys.argv[1]) / f"result_{{sys.argv[3]}}", features)
 """
 
