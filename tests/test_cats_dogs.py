@@ -169,6 +169,64 @@ def test_labels_are_those_of_the_drawings(faces):
     assert np.mean(distances.argmin(axis=1) == test_labels) > 0.7
 
 
+# --- Pictures of the user's own -------------------------------------------------------------------
+
+
+def test_a_picture_in_any_format(tmp_path):
+    picture = photograph()
+    for form in ("PNG", "BMP", "TIFF", "GIF", "WEBP"):
+        (tmp_path / "a").write_bytes(
+            encoded(picture, form, **{"lossless": True} if form == "WEBP" else {})
+        )
+        found = cats_dogs.read_picture(tmp_path / "a")
+        assert found.dtype == np.uint8
+        difference = np.abs(found.astype(int) - np.asarray(picture))
+        assert difference.mean() < (10 if form == "GIF" else 0.01)  # GIF has 256 colours
+    (tmp_path / "a").write_bytes(encoded(picture.convert("L"), "PNG"))
+    found = cats_dogs.read_picture(tmp_path / "a")
+    np.testing.assert_array_equal(
+        found, np.repeat(np.asarray(picture.convert("L"))[..., None], 3, 2)
+    )
+
+
+def test_a_picture_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: turn it by 90 degrees clockwise
+    (tmp_path / "a.jpg").write_bytes(encoded(photograph(), quality=95, exif=exif))
+    found = cats_dogs.read_picture(tmp_path / "a.jpg")
+    assert found.shape == (30, 20, 3)
+    upright = np.rot90(np.asarray(photograph()), -1)
+    assert np.abs(found.astype(int) - upright).mean() < 5
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = 10, 20, 30, 255
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(pixels), "PNG"))
+    found = cats_dogs.read_picture(tmp_path / "a.png")
+    assert found[0, 0].tolist() == [10, 20, 30]
+    assert np.all(found[1] == 255)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture", encoded(photograph(), "PNG")[:-30]])
+def test_a_picture_that_cannot_be_read(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png") as error:
+        cats_dogs.read_picture(tmp_path / "a.png")
+    assert "\n" not in str(error.value)
+
+
+def test_a_monstrous_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(cats_dogs, "MAX_PIXELS", 599)
+    (tmp_path / "a.png").write_bytes(encoded(photograph(), "PNG"))
+    with pytest.raises(DataError, match="more than 599 pixels"):
+        cats_dogs.read_picture(tmp_path / "a.png")
+
+
+# --- Reading with several threads -----------------------------------------------------------------
+
+
 def test_several_threads_may_read_at_once(faces):
     chosen = faces.train[:200]
     one_by_one = [faces.read(p) for p in chosen]

@@ -402,6 +402,7 @@ class Trap:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
 def test_files_of_other_kinds(weights, tmp_path):
     trace, path = tmp_path / "executed", tmp_path / "w.npz"
     array = np.empty(3, object)
