@@ -28,13 +28,24 @@ PATCHES = 8  # for each channel: those to which it answers most strongly
 # %% A hierarchy of features
 
 
+class WithoutMean(tf.keras.constraints.Constraint):
+    """Keeps kernels (3, 3, 1, C) at a mean of 0, so that an even surface does not excite them."""
+
+    def __call__(self, kernel):
+        """Return the kernels without their means."""
+        return kernel - tf.reduce_mean(kernel, axis=[0, 1, 2])
+
+
 def trained_network(images: np.ndarray, labels: np.ndarray) -> tf.keras.Model:
     """Train a small convolutional network on digits, uint8 (N, 28, 28, 1)."""
     tf.keras.utils.set_random_seed(0)
     layers = [tf.keras.Input([28, 28, 1]), tf.keras.layers.Rescaling(1 / 255)]
-    for channels in CHANNELS:
-        layers += [tf.keras.layers.Conv2D(channels, 3, activation="relu")]
-        layers += [tf.keras.layers.MaxPool2D()]
+    for number, channels in enumerate(CHANNELS):
+        only_contrast = WithoutMean() if number == 0 else None
+        layers += [
+            tf.keras.layers.Conv2D(channels, 3, activation="relu", kernel_constraint=only_contrast),
+            tf.keras.layers.MaxPool2D(),
+        ]
     layers += [tf.keras.layers.Flatten(), tf.keras.layers.Dense(10)]
     network = tf.keras.Sequential(layers)
     network.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -78,7 +89,7 @@ def draw_hierarchy() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = mnist.load("sample", Path(folder))
     network = trained_network(data.train_images, data.train_labels)
-    figure, axes = plt.subplots(SHOWN, 3, figsize=(10, 3.1))
+    figure, axes = plt.subplots(SHOWN, 3, figsize=(10, 2.5))
     for layer in range(3):
         for axis, patches in zip(
             axes[:, layer], strongest_patches(network, data.test_images, layer), strict=True
@@ -107,7 +118,7 @@ def perceptron_rule(targets: np.ndarray, rounds: int) -> tuple[np.ndarray, list[
         The weights (w1, w2, b), and in how many corners each round found the perceptron wrong.
     """
     inputs = np.column_stack([CORNERS, np.ones(4)])  # the constant input carries the bias
-    weights, mistakes = np.zeros(3), []
+    weights, mistakes = np.array([0, 0, 0.5]), []
     for _ in range(rounds):
         wrong = 0
         for x, target in zip(inputs, targets, strict=True):
@@ -148,7 +159,7 @@ def draw_perceptrons() -> None:
     axes[0].set(title=f"AND: {first:g} $x_1$ + {second:g} $x_2$ $-$ {-bias:g} > 0")
     for name, values, style in (("AND", mistakes, "o-"), ("XOR", mistakes_exclusive, "s--")):
         axes[1].plot(range(1, 13), values, style, label=name, markersize=4)
-    axes[1].set(title="mistakes of the rule", xlabel="round", yticks=range(5))
+    axes[1].set(title="mistakes of the rule", xlabel="round", xticks=range(2, 13, 2), yticks=range(5))
     axes[1].legend()
 
     hidden_weights = np.array([[1, 1, -0.5], [1, 1, -1.5]])  # OR and AND
@@ -193,15 +204,19 @@ def trained(units: int):
     """Train a network of the same size from a random start."""
     tf.keras.utils.set_random_seed(0)
     x = np.linspace(0, 1, 1001)[:, None]
+    spread = tf.keras.initializers.RandomUniform(-2, 2)  # so that bends are all over the interval
     network = tf.keras.Sequential(
         [
             tf.keras.Input([1]),
-            tf.keras.layers.Dense(units, "relu"),
+            tf.keras.layers.Rescaling(4, -2),
+            tf.keras.layers.Dense(
+                units, "relu", kernel_initializer=spread, bias_initializer=spread
+            ),
             tf.keras.layers.Dense(1),
         ]
     )
     network.compile(tf.keras.optimizers.Adam(0.01), "mse")
-    network.fit(x, wave(x), batch_size=1001, epochs=2000, verbose=0)
+    network.fit(x, wave(x), batch_size=32, epochs=300, verbose=0)
     return lambda x: network.predict(x[:, None], verbose=0)[:, 0]
 
 
