@@ -1,0 +1,451 @@
+"""Count what the networks in models/ are made of, compare it with their papers, and draw them.
+
+    python docs/figures/architectures.py
+
+writes docs/notes/_generated/architectures*.md, docs/images/architectures.png and
+docs/images/inception_module.png. Every count is taken from the graph that TensorFlow builds of a
+network; only what papers have published is typed here, with its place.
+"""
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from examples.common import plt, save_figure, tf  # isort: skip  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from models import alexnet, inception_v1, lenet5, vgg16, vgg19  # noqa: E402
+
+TABLES = ROOT / "docs" / "notes" / "_generated"
+IMAGES = ROOT / "docs" / "images"
+MADE = "<!-- made by docs/figures/architectures.py -->\n"
+
+# %% What the papers say
+
+LECUN = "LeCun et al. 1998"
+KRIZHEVSKY = "Krizhevsky et al. 2012"
+SIMONYAN = "Simonyan, Zisserman 2014"
+SZEGEDY = "Szegedy et al. 2014"
+HE = "He et al. 2015"
+
+# Parameters, millions of multiply-adds for one image, and where that stands.
+PUBLISHED = {
+    "LeNet-5": ("60,000", "", f"{LECUN}, II.A"),
+    "AlexNet": ("60 million", "", f"{KRIZHEVSKY}, 4"),
+    "VGG16": ("138 million", "15,300", f"{SIMONYAN}, table 2; {HE}, 4.1"),
+    "VGG19": ("144 million", "19,600", f"{SIMONYAN}, table 2; {HE}, 3.3"),
+    "GoogLeNet": ("sum of table 1", "1,500", f"{SZEGEDY}, table 1 and section 1"),
+}
+
+# Networks asked, what each sees of a photograph, crops each sees (where only crops are seen), which
+# images, the top-5 error in percent, and where that stands.
+ERRORS = [
+    ("AlexNet", "1", "10 crops", 10, "validation", "18.2", f"{KRIZHEVSKY}, table 2"),
+    ("AlexNet", "5", "10 crops", 10, "test", "16.4", f"{KRIZHEVSKY}, table 2"),
+    (
+        "AlexNet",
+        "7, of which 2 have a sixth convolution and were trained on 22,000 classes before",
+        "10 crops",
+        None,
+        "test",
+        "15.3",
+        f"{KRIZHEVSKY}, table 2 and section 6",
+    ),
+    ("VGG16", "1", "all of it, one size", None, "validation", "8.1", f"{SIMONYAN}, table 3"),
+    ("VGG16", "1", "all of it, three sizes", None, "validation", "7.5", f"{SIMONYAN}, table 4"),
+    ("VGG16", "1", "the same and 150 crops", None, "validation", "7.2", f"{SIMONYAN}, table 5"),
+    ("VGG19", "1", "all of it, one size", None, "validation", "8.0", f"{SIMONYAN}, table 3"),
+    ("VGG19", "1", "all of it, three sizes", None, "validation", "7.5", f"{SIMONYAN}, table 4"),
+    ("VGG19", "1", "all of it, three sizes", None, "test", "7.3", f"{SIMONYAN}, section 4.2"),
+    ("VGG19", "1", "the same and 150 crops", None, "validation", "7.1", f"{SIMONYAN}, table 5"),
+    ("VGG19", "1", "the same and 150 crops", None, "test", "7.0", f"{SIMONYAN}, table 7"),
+    (
+        "VGG, configurations C, D and E",
+        "7, the competition's entry",
+        "all of it, three sizes",
+        None,
+        "test",
+        "7.3",
+        f"{SIMONYAN}, table 6",
+    ),
+    (
+        "VGG16 and VGG19",
+        "2",
+        "the same and 150 crops",
+        None,
+        "test",
+        "6.8",
+        f"{SIMONYAN}, table 6",
+    ),
+    ("GoogLeNet", "1", "1 crop", 1, "validation", "10.07", f"{SZEGEDY}, table 3"),
+    ("GoogLeNet", "1", "10 crops", 10, "validation", "9.15", f"{SZEGEDY}, table 3"),
+    ("GoogLeNet", "1", "144 crops", 144, "validation", "7.89", f"{SZEGEDY}, table 3"),
+    (
+        "GoogLeNet",
+        "7, of which one is wider",
+        "144 crops",
+        None,
+        "test",
+        "6.67",
+        f"{SZEGEDY}, table 3 and section 7",
+    ),
+    ("ResNet-152", "1", "all of it, five sizes", None, "validation", "4.49", f"{HE}, table 4"),
+    ("ResNets", "6", "all of it, five sizes", None, "test", "3.57", f"{HE}, table 5"),
+]
+
+# Szegedy et al., table 1: thousands of parameters and millions of operations in each row.
+GOOGLENET_TABLE = {
+    "conv1": (2.7, 34),
+    "conv2": (112, 360),
+    "3a": (159, 128),
+    "3b": (380, 304),
+    "4a": (364, 73),
+    "4b": (437, 88),
+    "4c": (463, 100),
+    "4d": (580, 119),
+    "4e": (840, 170),
+    "5a": (1072, 54),
+    "5b": (1388, 71),
+    "linear": (1000, 1),
+}
+
+# %% Counting
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a dense layer: a `Conv2D` or `MatMul` in the graph.
+
+    Attributes:
+        name: that of its weights, without the network's name in front.
+        kind: "Conv2D" or "MatMul".
+        weights: numbers in its kernel or matrix, or in the tower's part of it; no biases.
+        multiply_adds: products for one image: each weight, wherever it is applied.
+        depth: layers on the longest way from the image to here, this one included.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    multiply_adds: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one network is made of: its layers, and the number of its parameters, biases too."""
+
+    layers: list[Layer]
+    parameters: int
+
+    def depth(self) -> int:
+        """Return how many layers the longest way from the image to the answer has."""
+        return max(layer.depth for layer in self.layers)
+
+    def weights(self, kind: str = "") -> int:
+        """Return the number of weights, of layers of one kind or of all."""
+        return sum(layer.weights for layer in self.layers if kind in layer.kind)
+
+    def multiply_adds(self, kind: str = "") -> int:
+        """Return the number of multiply-adds for one image, in layers of one kind or of all."""
+        return sum(layer.multiply_adds for layer in self.layers if kind in layer.kind)
+
+
+def count(function: Callable[[tf.Tensor], tf.Tensor], image_shape: tuple[int, ...]) -> Counts:
+    """Build the graph of a network for one image, and count what is in it.
+
+    Args:
+        function: takes images (1, H, W, C); only variables that it reads are counted.
+        image_shape: (H, W, C).
+    """
+    image = tf.TensorSpec([1, *image_shape], tf.float32)
+    graph = tf.function(function).get_concrete_function(image).graph
+    variables = {id(variable.handle): variable.name for variable in graph.variables}
+    names = {id(inside): variables[id(outside)] for outside, inside in graph.captures}
+    layers, depths = [], {}
+    for operation in graph.get_operations():  # each comes after those that it depends on
+        depth = max((depths[tensor.op.name] for tensor in operation.inputs), default=0)
+        if operation.type in ("Conv2D", "MatMul"):
+            depth += 1
+            kernel, output = operation.inputs[1], operation.outputs[0]
+            weights = int(np.prod(kernel.shape))
+            places = int(np.prod(output.shape[1:-1]))  # 1 for a dense layer
+            while kernel.op.type != "ReadVariableOp":  # back through a split or a reshape
+                kernel = next(tensor for tensor in kernel.op.inputs if tensor.op.type != "Const")
+            name = names[id(kernel.op.inputs[0])]  # such as vgg_19/conv1/conv1_1/weights:0
+            name = name.partition("/")[2].removesuffix("/weights:0")
+            layers.append(Layer(name, operation.type, weights, places * weights, depth))
+        depths[operation.name] = depth
+    parameters = sum(int(np.prod(variable.shape)) for variable in graph.variables)
+    return Counts(layers, parameters)
+
+
+def zeros(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return arrays of zeros that take no memory: to be counted, weights need no values."""
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+
+
+def count_all() -> dict[str, Counts]:
+    """Count all networks at their papers' sizes."""
+    image_size = vgg16.Config().image_size
+    counts = {"LeNet-5": count(lenet5.LeNet5(zeros(lenet5.shapes())), (32, 32, 1))}
+    for name, module, make, size in (
+        ("AlexNet", alexnet, alexnet.AlexNet, alexnet.IMAGE_SIZE),
+        ("VGG16", vgg16, vgg16.VGG16, image_size),
+        ("VGG19", vgg19, vgg19.VGG19, image_size),
+        ("GoogLeNet", inception_v1, inception_v1.InceptionV1, inception_v1.IMAGE_SIZE),
+    ):
+        config = module.Config()
+        counts[name] = count(make(zeros(config.shapes()), config), (size, size, 3))
+        gc.collect()  # a VGG fills half a gigabyte
+    return counts
+
+
+def googlenet_in_training() -> Counts:
+    """Count GoogLeNet with its auxiliary classifiers."""
+    config, size = inception_v1.Config(), inception_v1.IMAGE_SIZE
+    network = inception_v1.InceptionV1(zeros(config.shapes()), config)
+    return count(network.training_logits, (size, size, 3))
+
+
+# %% Tables
+
+
+def table(header: list[str], align: str, rows: list[list[str]]) -> str:
+    """Return a Markdown table; `align` has l or r for each column."""
+    marks = ["---" if side == "l" else "---:" for side in align]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *rows])
+
+
+def millions(number: float) -> str:
+    """Return a number in millions: 60,965,224 becomes 61.0, 325,680 becomes 0.3257."""
+    return f"{number / 1e6:,.1f}" if number >= 1e6 else f"{number / 1e6:.4f}"
+
+
+def counts_table(counts: dict[str, Counts]) -> str:
+    """Return the table of layers, parameters and operations, and what it needs explained."""
+    paper = sum(thousands for thousands, _ in GOOGLENET_TABLE.values())
+    published = {name: list(cells) for name, cells in PUBLISHED.items()}
+    published["GoogLeNet"][0] = f"{paper * 1024 / 1e6:.2f} million"
+    rows = [
+        [
+            name,
+            str(found.depth()),
+            f"{found.parameters:,}",
+            published[name][0],
+            f"{found.weights('MatMul') / found.parameters:.0%}",
+            millions(found.multiply_adds()),
+            published[name][1] or "–",
+            f"{found.multiply_adds('MatMul') / found.multiply_adds():.1%}",
+            published[name][2],
+        ]
+        for name, found in counts.items()
+    ]
+    header = [
+        "network",
+        "layers",
+        "parameters",
+        "published",
+        "in dense layers",
+        "million multiply-adds",
+        "published",
+        "in dense layers",
+        "where",
+    ]
+    auxiliary = googlenet_in_training().parameters - counts["GoogLeNet"].parameters
+    convolutions = counts["VGG16"].multiply_adds("Conv2D")
+    return f"""{MADE}
+{table(header, "lrrrrrrrl", rows)}
+
+*Layers* are convolutions and dense layers on the longest way from the image to the answer; the
+paper's seven of LeNet-5 include two subsamplings and the output, which compares. *Parameters* are
+weights and biases. A *multiply-add* is one weight times one input, added to a sum; convolutions and
+dense layers are counted, biases, pooling and normalisation are not. LeNet-5's C5 counts as the
+convolution that it is called, though its kernels are as large as its input.
+
+GoogLeNet's auxiliary classifiers, which serve only the training, have {auxiliary:,} parameters
+more. Its published parameters are the column of table 1, added up with K = 1,024: the dense layer's
+1,024 times 1,000 weights are 1000K there. The 15,300 for VGG16 are its convolutions alone, which
+have {millions(convolutions)} here; the 19,600 for VGG19 include the dense layers.
+"""
+
+
+def errors_table(counts: dict[str, Counts]) -> str:
+    """Return the table of published errors, with what an answer costs where that is known."""
+    rows = []
+    for network, networks, seen, crops, images, error, source in ERRORS:
+        cost = "–"
+        if crops:
+            multiply_adds = int(networks) * crops * counts[network].multiply_adds()
+            cost = f"{multiply_adds / 1e9:,.1f}"
+        rows.append([network, networks, seen, images, f"{error} %", cost, source])
+    header = ["network", "networks asked", "what each sees", "images", "top-5 error"]
+    header += ["10⁹ multiply-adds", "where"]
+    least = 7 * 144 * counts["GoogLeNet"].multiply_adds()
+    return f"""{MADE}
+{table(header, "llllrrl", rows)}
+
+The multiply-adds are by our count, for one photograph, where only crops are seen. GoogLeNet's last
+row takes more than {least / 1e9:,.0f} · 10⁹: {7 * 144:,} passes, a seventh of them through a wider
+network.
+"""
+
+
+def googlenet_rows(counts: Counts) -> dict[str, tuple[int, int]]:
+    """Return weights and multiply-adds of GoogLeNet, by the rows of the paper's table 1."""
+    rows = dict.fromkeys(GOOGLENET_TABLE, (0, 0))
+    for layer in counts.layers:
+        row = layer.name.partition("/")[0].removesuffix("_reduce")
+        weights, multiply_adds = rows[row]
+        rows[row] = weights + layer.weights, multiply_adds + layer.multiply_adds
+    return rows
+
+
+def googlenet_table(counts: Counts, alexnet_parameters: int) -> str:
+    """Return GoogLeNet's rows beside those of the paper's table 1, and what may explain them."""
+    found = googlenet_rows(counts)
+    rows = [
+        [
+            row,
+            f"{weights / 1024:,.1f}",
+            f"{GOOGLENET_TABLE[row][0]:,}",
+            f"{multiply_adds / 1e6:,.1f}",
+            str(GOOGLENET_TABLE[row][1]),
+        ]
+        for row, (weights, multiply_adds) in found.items()
+    ]
+    paper = [sum(column) for column in zip(*GOOGLENET_TABLE.values(), strict=True)]
+    rows.append(
+        [
+            "sum",
+            f"{counts.weights() / 1024:,.1f}",
+            f"{paper[0]:,.1f}",
+            f"{counts.multiply_adds() / 1e6:,.1f}",
+            f"{paper[1]:,}",
+        ]
+    )
+    header = ["row", "weights / 1024", "table 1", "million multiply-adds", "table 1"]
+    separable = 7 * 7 * 3 * 8 + 3 * 8 * 64
+    one, _, three, _, five, _ = inception_v1.MODULES["3a"]
+    naive = 28 * 28 * 192 * (one + 9 * three + 25 * five)
+    more = 832 * 16 + 5 * 5 * 16 * 128  # 48 in place of 32 outputs of 5a's 5x5 reduce
+    wider = [found["5a"][0] + more, found["5a"][1] + 7 * 7 * more]
+    ratio = alexnet_parameters / counts.parameters
+    return f"""{MADE}
+{table(header, "lrrrr", rows)}
+
+Where the columns differ by more than rounding, the paper does not say why. What we can say:
+
+- *conv1* fits a separable convolution, which the authors describe for their next network (Ioffe,
+  Szegedy 2015, appendix): 8 kernels of 7 x 7 for each colour, then 1 x 1 over their 24 outputs,
+  make {separable:,} weights and {millions(112 * 112 * separable)} million multiply-adds.
+- *4c*: 463K weights at 14 x 14 places are {millions(196 * 463 * 1024)} million products, not the
+  100 of the same row.
+- *5a* fits about if the 1 x 1 before its 5 x 5 has 48 outputs in place of the 32 in the table:
+  {wider[0] / 1024:,.0f}K and {millions(wider[1])} million. That is a guess.
+- The introduction's 12 times fewer parameters than AlexNet are {ratio:.1f} times fewer by our
+  count.
+
+In module 3a, the same large kernels without 1 x 1 convolutions before them would take
+{millions(naive)} million multiply-adds in place of {millions(found["3a"][1])}.
+"""
+
+
+# %% Pictures
+
+
+def draw_networks(counts: dict[str, Counts]) -> plt.Figure:
+    """Draw errors over multiply-adds; the area of a disc is the number of parameters."""
+    one = {}  # what one network reaches on the validation images, from the least effort to the most
+    for network, networks, _, _, images, error, _ in ERRORS:
+        if network in counts and networks == "1" and images == "validation":
+            one.setdefault(network, []).append(float(error))
+    figure, axis = plt.subplots(figsize=(8, 4.6))
+    for color, (network, errors) in zip(("C0", "C1", "C3", "C2"), one.items(), strict=True):
+        found = counts[network]
+        x, area = found.multiply_adds() / 1e9, found.parameters / 1e6 * 25  # in square points
+        axis.scatter(x, errors[-1], s=area, color=color, alpha=0.35, linewidth=0)
+        axis.plot([x] * len(errors), errors, ".-", color=color, linewidth=1)
+        text = f"{network}\n{found.parameters / 1e6:.1f} M\nparameters"
+        beside = max((area / np.pi) ** 0.5, 5) + 4  # points from the disc's middle to its edge
+        place = {"xytext": (0, -beside), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axis.annotate(text, (x, errors[-1]), fontsize=9, **place)
+    axis.set(xlim=(-2, 23), ylim=(0, 21))
+    axis.set_xlabel("multiply-adds for one crop, 10⁹")
+    axis.set_ylabel("top-5 error of one network,\nvalidation images of ImageNet, %")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def draw_inception(module: str = "3a", inputs: int = 192) -> plt.Figure:
+    """Draw an inception module with its numbers of channels."""
+    one, reduce3, three, reduce5, five, projection = inception_v1.MODULES[module]
+    branches = [
+        ("C0", None, ("1 × 1", one)),
+        ("C1", ("1 × 1 convolution", reduce3), ("3 × 3", three)),
+        ("C3", ("1 × 1 convolution", reduce5), ("5 × 5", five)),
+        ("C2", ("3 × 3 max pooling", inputs), ("1 × 1", projection)),
+    ]
+    figure, axis = plt.subplots(figsize=(8, 4.6))
+    axis.set(xlim=(0, 8), ylim=(0, 4.4))
+    axis.axis("off")
+
+    def box(x, y, width, text, color):
+        axis.add_patch(plt.Rectangle((x, y), width, 0.6, color=color, alpha=0.3, linewidth=0))
+        axis.text(x + width / 2, y + 0.3, text, ha="center", va="center", fontsize=9)
+
+    def arrow(start, end):
+        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.4"})
+
+    box(0.2, 3.7, 7.6, f"28 × 28 pixels, {inputs} channels", "0.6")
+    left, total = 0.2, inception_v1.outputs(module)
+    for column, (color, before, last) in enumerate(branches):
+        x = 0.2 + 1.95 * column
+        middle = x + 0.875
+        if before:
+            arrow((middle, 3.7), (middle, 3.12))
+            box(x, 2.5, 1.75, "{}\n{} channels".format(*before), color)
+            arrow((middle, 2.5), (middle, 1.92))
+        else:
+            arrow((middle, 3.7), (middle, 1.92))
+        box(x, 1.3, 1.75, "{} convolution\n{} channels".format(*last), color)
+        width = 7.6 * last[1] / total
+        arrow((middle, 1.3), (left + width / 2, 0.72))
+        box(left, 0.1, width, str(last[1]), color)
+        left += width
+    axis.text(4, -0.12, f"28 × 28 pixels, {total} channels", ha="center", va="center", fontsize=9)
+    return figure
+
+
+def tables(counts: dict[str, Counts]) -> dict[str, str]:
+    """Return the text of each generated page by its file's name."""
+    return {
+        "architectures.md": counts_table(counts),
+        "architectures_errors.md": errors_table(counts),
+        "architectures_googlenet.md": googlenet_table(
+            counts["GoogLeNet"], counts["AlexNet"].parameters
+        ),
+    }
+
+
+def main() -> None:
+    """Write all tables and pictures."""
+    counts = count_all()
+    TABLES.mkdir(parents=True, exist_ok=True)
+    for name, text in tables(counts).items():
+        (TABLES / name).write_text(text)
+        print(f"wrote {(TABLES / name).relative_to(ROOT)}")
+    for name, figure in (
+        ("architectures.png", draw_networks(counts)),
+        ("inception_module.png", draw_inception()),
+    ):
+        print(f"wrote {save_figure(figure, IMAGES / name).relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
