@@ -70,7 +70,8 @@ class AlexNet(tf.Module):
 
     The network was spread over two GPUs of 3 GB each. Each had half of every layer's kernels, a
     tower, and conv2, conv4 and conv5 see only what is on their own GPU (section 3.2). Today this is
-    called a grouped convolution.
+    called a grouped convolution; `tf.nn.conv2d` does it unasked where a kernel has fewer channels
+    than its inputs.
 
     Args:
         weights: a float32 array for every name in `config.shapes()`.

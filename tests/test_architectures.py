@@ -195,13 +195,6 @@ def test_whole_alexnet_against_keras(alex):
     assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-def test_alexnets_dropout_is_off_unless_training(alex):
-    network, _ = alex
-    images = normal((1, 227, 227, 3))
-    assert np.array_equal(network(images), network(images))
-    assert not np.array_equal(network(images, training=True), network(images, training=True))
-
-
 def test_alexnets_first_weights():
     """Section 5: which biases are 1, and how wide the kernels' distribution is."""
     weights = alexnet.random_weights(alexnet.Config(classes=10), 0)
@@ -311,10 +304,8 @@ def test_auxiliary_classifier_against_keras(googlenet, monkeypatch, module, chan
     names = [f"auxiliary_{module}/{part}" for part in ("reduce", "dense", "linear")]
     set_weights(model, weights, "inception_v1", names)
     x = np.abs(normal((2, 14, 14, channels)))
-    shares = []
-    monkeypatch.setattr(tf.nn, "dropout", lambda x, share: shares.append(share) or x)
+    monkeypatch.setattr(tf.nn, "dropout", lambda x, share: x)
     assert_close(network.auxiliary(module, tf.constant(x)), model(x))
-    assert shares == [0.7]  # section 5
 
 
 def test_training_loss_weighs_the_auxiliary_classifiers(googlenet):
@@ -419,6 +410,25 @@ def test_lenets_connections():
     assert sum(connections.values()) + lenet5.CODES.size == 340_908
 
 
+# --- Dropout --------------------------------------------------------------------------------------
+
+
+def test_shares_that_training_drops(alex, googlenet, monkeypatch):
+    """Krizhevsky et al. 2012, section 4.2; Simonyan, Zisserman 2014, 3.1; Szegedy et al., 5."""
+    shares = []
+    monkeypatch.setattr(tf.nn, "dropout", lambda x, share: shares.append(share) or x)
+    config = vgg19.Config(classes=7, width=2, dense=8, image_size=64)
+    vgg = vgg19.VGG19(vgg16.random_weights(config, 0), config)
+    alex_images, images, small = (normal((1, side, side, 3)) for side in (227, 224, 64))
+    alex[0](alex_images), googlenet[0](images), vgg(small)
+    assert shares == []
+    alex[0](alex_images, training=True)
+    vgg(small, training=True)
+    assert shares == [0.5] * 4
+    googlenet[0].training_logits(images)
+    assert shares[4:] == [0.4, 0.7, 0.7]
+
+
 # --- Counts, tables, pictures ---------------------------------------------------------------------
 
 
@@ -485,3 +495,23 @@ def test_pictures_can_be_drawn(counts, tmp_path):
         assert path.stat().st_size > 5000
     for name in ("architectures.png", "inception_module.png"):
         assert (figures.IMAGES / name).is_file()
+
+
+def test_the_notes_code_runs():
+    """The two listings of the note: a network that answers, and a residual block."""
+    text = (ROOT / "docs" / "notes" / "07_architectures.md").read_text()
+    run, block = (part.partition("```")[0] for part in text.split("```python\n")[1:])
+    names = {}
+    exec(run, names)
+    assert names["logits"].shape == (1, 1000)
+    exec(block, names)
+    x, zeros = normal((1, 5, 5, 4)), np.zeros((3, 3, 4, 4), np.float32)
+    found = names["residual_block"](x, zeros, zeros, tf.identity)
+    assert np.array_equal(found, np.maximum(x, 0))  # nothing learned: the block changes nothing
+    kernels = normal((3, 3, 4, 4), seed=1), normal((3, 3, 4, 4), seed=2)
+    one, two = (layers.Conv2D(4, 3, padding="same", use_bias=False) for _ in kernels)
+    for layer, kernel in zip((one, two), kernels, strict=True):
+        layer.build(x.shape)
+        layer.set_weights([kernel])
+    expected = tf.nn.relu(x + two(tf.nn.relu(one(x))))
+    assert_close(names["residual_block"](x, *kernels, tf.identity), expected)

@@ -238,10 +238,10 @@ def counts_table(counts: dict[str, Counts]) -> str:
             str(found.depth()),
             f"{found.parameters:,}",
             published[name][0],
-            f"{found.weights('MatMul') / found.parameters:.0%}",
+            f"{100 * found.weights('MatMul') / found.parameters:.0f} %",
             millions(found.multiply_adds()),
             published[name][1] or "–",
-            f"{found.multiply_adds('MatMul') / found.multiply_adds():.1%}",
+            f"{100 * found.multiply_adds('MatMul') / found.multiply_adds():.1f} %",
             published[name][2],
         ]
         for name, found in counts.items()
