@@ -95,7 +95,7 @@ class InceptionV1(tf.Module):
     def training_logits(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Compute the logits of the classifier, with dropout, and of the two auxiliary ones.
 
-        These look at the middle of the network, so that the gradient has a short way to its lower
+        These look at the middle of the network, meant to give the gradient a short way to its lower
         half. After the training they are thrown away.
         """
         x = self.modules(images)

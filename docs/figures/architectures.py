@@ -27,75 +27,41 @@ MADE = "<!-- made by docs/figures/architectures.py -->\n"
 
 # %% What the papers say
 
-LECUN = "LeCun et al. 1998"
-KRIZHEVSKY = "Krizhevsky et al. 2012"
-SIMONYAN = "Simonyan, Zisserman 2014"
-SZEGEDY = "Szegedy et al. 2014"
-HE = "He et al. 2015"
+# Numbers in brackets are those of the references in docs/notes/07_architectures.md: [1] LeCun et
+# al. 1998, [2] Krizhevsky et al. 2012, [4] Simonyan, Zisserman 2014, [5] Szegedy et al. 2014, [7]
+# He et al. 2015.
 
-# Parameters, millions of multiply-adds for one image, and where that stands.
+# Parameters, and millions of multiply-adds for one image.
 PUBLISHED = {
-    "LeNet-5": ("60,000", "", f"{LECUN}, II.A"),
-    "AlexNet": ("60 million", "", f"{KRIZHEVSKY}, 4"),
-    "VGG16": ("138 million", "15,300", f"{SIMONYAN}, table 2; {HE}, 4.1"),
-    "VGG19": ("144 million", "19,600", f"{SIMONYAN}, table 2; {HE}, 3.3"),
-    "GoogLeNet": ("sum of table 1", "1,500", f"{SZEGEDY}, table 1 and section 1"),
+    "LeNet-5": ("60,000", "–"),  # [1, section II.A]
+    "AlexNet": ("60\u00a0M", "–"),  # [2, section 4]
+    "VGG16": ("138\u00a0M", "15,300"),  # [4, table 2], [7, section 4.1]
+    "VGG19": ("144\u00a0M", "19,600"),  # [4, table 2], [7, section 3.3]
+    "GoogLeNet": ("", "1,500"),  # [5, table 1, summed below], [5, section 1]
 }
 
 # Networks asked, what each sees of a photograph, crops each sees (where only crops are seen), which
 # images, the top-5 error in percent, and where that stands.
 ERRORS = [
-    ("AlexNet", "1", "10 crops", 10, "validation", "18.2", f"{KRIZHEVSKY}, table 2"),
-    ("AlexNet", "5", "10 crops", 10, "test", "16.4", f"{KRIZHEVSKY}, table 2"),
-    (
-        "AlexNet",
-        "7, of which 2 have a sixth convolution and were trained on 22,000 classes before",
-        "10 crops",
-        None,
-        "test",
-        "15.3",
-        f"{KRIZHEVSKY}, table 2 and section 6",
-    ),
-    ("VGG16", "1", "all of it, one size", None, "validation", "8.1", f"{SIMONYAN}, table 3"),
-    ("VGG16", "1", "all of it, three sizes", None, "validation", "7.5", f"{SIMONYAN}, table 4"),
-    ("VGG16", "1", "the same and 150 crops", None, "validation", "7.2", f"{SIMONYAN}, table 5"),
-    ("VGG19", "1", "all of it, one size", None, "validation", "8.0", f"{SIMONYAN}, table 3"),
-    ("VGG19", "1", "all of it, three sizes", None, "validation", "7.5", f"{SIMONYAN}, table 4"),
-    ("VGG19", "1", "all of it, three sizes", None, "test", "7.3", f"{SIMONYAN}, section 4.2"),
-    ("VGG19", "1", "the same and 150 crops", None, "validation", "7.1", f"{SIMONYAN}, table 5"),
-    ("VGG19", "1", "the same and 150 crops", None, "test", "7.0", f"{SIMONYAN}, table 7"),
-    (
-        "VGG, configurations C, D and E",
-        "7, the competition's entry",
-        "all of it, three sizes",
-        None,
-        "test",
-        "7.3",
-        f"{SIMONYAN}, table 6",
-    ),
-    (
-        "VGG16 and VGG19",
-        "2",
-        "the same and 150 crops",
-        None,
-        "test",
-        "6.8",
-        f"{SIMONYAN}, table 6",
-    ),
-    ("GoogLeNet", "1", "1 crop", 1, "validation", "10.07", f"{SZEGEDY}, table 3"),
-    ("GoogLeNet", "1", "10 crops", 10, "validation", "9.15", f"{SZEGEDY}, table 3"),
-    ("GoogLeNet", "1", "144 crops", 144, "validation", "7.89", f"{SZEGEDY}, table 3"),
-    (
-        "GoogLeNet",
-        "7, of which one is wider",
-        "144 crops",
-        None,
-        "test",
-        "6.67",
-        f"{SZEGEDY}, table 3 and section 7",
-    ),
-    ("ResNet-152", "1", "all of it, five sizes", None, "validation", "4.49", f"{HE}, table 4"),
-    ("ResNets", "6", "all of it, five sizes", None, "test", "3.57", f"{HE}, table 5"),
+    ("AlexNet", "1", "10 crops", 10, "validation", "18.2", "[2] table 2"),
+    ("AlexNet", "5", "10 crops", 10, "test", "16.4", "[2] table 2"),
+    ("AlexNet (a)", "7", "10 crops", None, "test", "15.3", "[2] table 2"),
+    ("VGG16", "1", "all, one size", None, "validation", "8.1", "[4] table 3"),
+    ("VGG16", "1", "all, three sizes", None, "validation", "7.5", "[4] table 4"),
+    ("VGG16", "1", "the same, 150 crops", None, "validation", "7.2", "[4] table 5"),
+    ("VGG19", "1", "all, one size", None, "validation", "8.0", "[4] table 3"),
+    ("VGG19", "1", "all, three sizes", None, "validation", "7.5", "[4] table 4"),
+    ("VGG19", "1", "all, three sizes", None, "test", "7.3", "[4] 4.2"),
+    ("VGG19", "1", "the same, 150 crops", None, "validation", "7.1", "[4] table 5"),
+    ("VGG19", "1", "the same, 150 crops", None, "test", "7.0", "[4] table 7"),
+    ("VGG (b)", "7", "all, three sizes", None, "test", "7.3", "[4] table 6"),
+    ("VGG16, VGG19", "2", "the same, 150 crops", None, "test", "6.8", "[4] table 6"),
+    ("GoogLeNet", "1", "1 crop", 1, "validation", "10.07", "[5] table 3"),
+    ("GoogLeNet", "1", "10 crops", 10, "validation", "9.15", "[5] table 3"),
+    ("GoogLeNet", "1", "144 crops", 144, "validation", "7.89", "[5] table 3"),
+    ("GoogLeNet (c)", "7", "144 crops", None, "test", "6.67", "[5] section 7"),
+    ("ResNet-152", "1", "all, five sizes", None, "validation", "4.49", "[7] table 4"),
+    ("ResNets (d)", "6", "all, five sizes", None, "test", "3.57", "[7] table 5"),
 ]
 
 # Szegedy et al., table 1: thousands of parameters and millions of operations in each row.
@@ -229,48 +195,40 @@ def millions(number: float) -> str:
 
 def counts_table(counts: dict[str, Counts]) -> str:
     """Return the table of layers, parameters and operations, and what it needs explained."""
-    paper = sum(thousands for thousands, _ in GOOGLENET_TABLE.values())
-    published = {name: list(cells) for name, cells in PUBLISHED.items()}
-    published["GoogLeNet"][0] = f"{paper * 1024 / 1e6:.2f} million"
+    paper = 1024 * sum(thousands for thousands, _ in GOOGLENET_TABLE.values())
+    published = PUBLISHED | {"GoogLeNet": (f"{paper / 1e6:.2f}\u00a0M", PUBLISHED["GoogLeNet"][1])}
     rows = [
         [
             name,
             str(found.depth()),
             f"{found.parameters:,}",
             published[name][0],
-            f"{100 * found.weights('MatMul') / found.parameters:.0f} %",
+            f"{100 * found.weights('MatMul') / found.parameters:.0f}\u00a0%",
             millions(found.multiply_adds()),
-            published[name][1] or "–",
-            f"{100 * found.multiply_adds('MatMul') / found.multiply_adds():.1f} %",
-            published[name][2],
+            published[name][1],
+            f"{100 * found.multiply_adds('MatMul') / found.multiply_adds():.1f}\u00a0%",
         ]
         for name, found in counts.items()
     ]
-    header = [
-        "network",
-        "layers",
-        "parameters",
-        "published",
-        "in dense layers",
-        "million multiply-adds",
-        "published",
-        "in dense layers",
-        "where",
-    ]
+    header = ["network", "layers", "parameters", "published", "dense"]
+    header += ["10⁶ multiply-adds", "published", "dense"]
     auxiliary = googlenet_in_training().parameters - counts["GoogLeNet"].parameters
     convolutions = counts["VGG16"].multiply_adds("Conv2D")
     return f"""{MADE}
-{table(header, "lrrrrrrrl", rows)}
+{table(header, "lrrrrrrr", rows)}
 
 *Layers* are convolutions and dense layers on the longest way from the image to the answer; the
 paper's seven of LeNet-5 include two subsamplings and the output, which compares. *Parameters* are
 weights and biases. A *multiply-add* is one weight times one input, added to a sum; convolutions and
-dense layers are counted, biases, pooling and normalisation are not. LeNet-5's C5 counts as the
-convolution that it is called, though its kernels are as large as its input.
+dense layers are counted, biases, pooling and normalisation are not. *Dense* is the dense layers'
+share; LeNet-5's C5 counts as the convolution that it is called, though its kernels are as large as
+its input.
 
-GoogLeNet's auxiliary classifiers, which serve only the training, have {auxiliary:,} parameters
-more. Its published parameters are the column of table 1, added up with K = 1,024: the dense layer's
-1,024 times 1,000 weights are 1000K there. The 15,300 for VGG16 are its convolutions alone, which
+Published are LeNet-5's numbers in [1, section II.A], AlexNet's in [2, section 4], the VGGs' in
+[4, table 2] and, the multiply-adds, in [7, sections 4.1 and 3.3], GoogLeNet's in [5, table 1 and
+section 1]. Its parameters are the column of table 1, added up with K = 1,024: the 1,024 times 1,000
+weights of the dense layer are 1000K there. Its auxiliary classifiers, which serve only the
+training, have {auxiliary:,} parameters more. The 15,300 for VGG16 are its convolutions alone, which
 have {millions(convolutions)} here; the 19,600 for VGG19 include the dense layers.
 """
 
@@ -283,16 +241,18 @@ def errors_table(counts: dict[str, Counts]) -> str:
         if crops:
             multiply_adds = int(networks) * crops * counts[network].multiply_adds()
             cost = f"{multiply_adds / 1e9:,.1f}"
-        rows.append([network, networks, seen, images, f"{error} %", cost, source])
-    header = ["network", "networks asked", "what each sees", "images", "top-5 error"]
+        rows.append([network, networks, seen, images, f"{error}\u00a0%", cost, source])
+    header = ["network", "asked", "what each sees", "images", "error"]
     header += ["10⁹ multiply-adds", "where"]
     least = 7 * 144 * counts["GoogLeNet"].multiply_adds()
     return f"""{MADE}
-{table(header, "llllrrl", rows)}
+{table(header, "lrllrrl", rows)}
 
-The multiply-adds are by our count, for one photograph, where only crops are seen. GoogLeNet's last
-row takes more than {least / 1e9:,.0f} · 10⁹: {7 * 144:,} passes, a seventh of them through a wider
-network.
+*Asked* is the number of networks whose answers are averaged. The multiply-adds are by our count,
+for one photograph, where only crops are seen. (a) Two of the seven have a sixth convolution and were
+trained on ImageNet's 22,000 classes before. (b) The competition's entry: configurations C, D and E.
+(c) One of the seven is wider; {7 * 144:,} passes take more than {least / 1e9:,.0f} · 10⁹
+multiply-adds. (d) Of different depths.
 """
 
 
@@ -329,7 +289,7 @@ def googlenet_table(counts: Counts, alexnet_parameters: int) -> str:
             f"{paper[1]:,}",
         ]
     )
-    header = ["row", "weights / 1024", "table 1", "million multiply-adds", "table 1"]
+    header = ["row", "weights / 1024", "table 1", "10⁶ multiply-adds", "table 1"]
     separable = 7 * 7 * 3 * 8 + 3 * 8 * 64
     one, _, three, _, five, _ = inception_v1.MODULES["3a"]
     naive = 28 * 28 * 192 * (one + 9 * three + 25 * five)
@@ -341,8 +301,8 @@ def googlenet_table(counts: Counts, alexnet_parameters: int) -> str:
 
 Where the columns differ by more than rounding, the paper does not say why. What we can say:
 
-- *conv1* fits a separable convolution, which the authors describe for their next network (Ioffe,
-  Szegedy 2015, appendix): 8 kernels of 7 x 7 for each colour, then 1 x 1 over their 24 outputs,
+- *conv1* fits a separable convolution, which the authors describe for their next network ([3],
+  appendix): 8 kernels of 7 x 7 for each colour, then 1 x 1 over their 24 outputs,
   make {separable:,} weights and {millions(112 * 112 * separable)} million multiply-adds.
 - *4c*: 463K weights at 14 x 14 places are {millions(196 * 463 * 1024)} million products, not the
   100 of the same row.
