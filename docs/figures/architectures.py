@@ -249,9 +249,9 @@ def errors_table(counts: dict[str, Counts]) -> str:
 {table(header, "lrllrrl", rows)}
 
 *Asked* is the number of networks whose answers are averaged. The multiply-adds are by our count,
-for one photograph, where only crops are seen. (a) Two of the seven have a sixth convolution and were
-trained on ImageNet's 22,000 classes before. (b) The competition's entry: configurations C, D and E.
-(c) One of the seven is wider; {7 * 144:,} passes take more than {least / 1e9:,.0f} · 10⁹
+for one photograph, where only crops are seen. (a) Two of the seven have a sixth convolution and
+were trained on ImageNet's 22,000 classes before. (b) The competition's entry: configurations C, D
+and E. (c) One of the seven is wider; {7 * 144:,} passes take more than {least / 1e9:,.0f} · 10⁹
 multiply-adds. (d) Of different depths.
 """
 
