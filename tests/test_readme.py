@@ -55,7 +55,10 @@ def test_links_and_pictures_are_there():
 def test_every_picture_is_shown():
     pictures = {f"docs/images/{path.name}" for path in (ROOT / "docs" / "images").iterdir()}
     assert pictures
-    assert pictures <= set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
+    shown = set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
+    for note in (ROOT / "docs" / "notes").glob("*.md"):
+        shown |= set(re.findall(r"!\[[^]]*\]\(\.\./(images/[^)]+)\)", note.read_text()))
+    assert pictures == {f"docs/{path.removeprefix('docs/')}" for path in shown}
 
 
 def test_scripts_that_are_named_are_there():
