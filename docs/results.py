@@ -9,6 +9,7 @@ number in the tables is typed by hand.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -68,6 +69,25 @@ def runs() -> str:
     return table(header, rows) + "\n\nMachine: " + "; ".join(sorted(machines)) + "."
 
 
+def in_short(number: str) -> str:
+    """Return what an example's run on the real data comes to, else the one on sample data."""
+    files = sorted(RESULTS.glob(f"example{number}_*.json"))
+    for kind in ("default", "photographs", "sample"):
+        for path in files:
+            if path.stem == f"example{number}_{kind}":
+                metrics = json.loads(path.read_text())
+                data = "sample data" if kind == "sample" else metrics["data"]
+                seconds = duration(metrics["total_seconds"])
+                return f"{metrics['test_accuracy']:.2%} on {data} in {seconds}"
+    return ""
+
+
+def with_index(text: str) -> str:
+    """Return README.md's text with the last column of the index of examples replaced."""
+    pattern = re.compile(r"^(\| (\d\d) \| \[`example\2_.*\|) [^|]*\|$", re.MULTILINE)
+    return pattern.sub(lambda found: f"{found[1]} {in_short(found[2])} |", text)
+
+
 def benchmarks() -> str:
     """Return the tables that the benchmarks have written, each under its command."""
     parts = []
@@ -79,7 +99,7 @@ def benchmarks() -> str:
 
 
 def filled_in(text: str) -> str:
-    """Return README.md's text with the tables between its markers replaced."""
+    """Return README.md's text with its tables of results, and the index, up to date."""
     for name, content in (("runs", runs()), ("benchmarks", benchmarks())):
         start, end = f"<!-- {name}: written by docs/results.py -->", f"<!-- end of {name} -->"
         before, has_start, rest = text.partition(start)
@@ -87,7 +107,7 @@ def filled_in(text: str) -> str:
         if not (has_start and has_end):
             sys.exit(f"README.md lacks {end if has_start else start}")
         text = f"{before}{start}\n\n{content}\n\n{end}{after}"
-    return text
+    return with_index(text)
 
 
 def main(arguments: list[str]) -> None:

@@ -159,7 +159,9 @@ def draw_perceptrons() -> None:
     axes[0].set(title=f"AND: {first:g} $x_1$ + {second:g} $x_2$ $-$ {-bias:g} > 0")
     for name, values, style in (("AND", mistakes, "o-"), ("XOR", mistakes_exclusive, "s--")):
         axes[1].plot(range(1, 13), values, style, label=name, markersize=4)
-    axes[1].set(title="mistakes of the rule", xlabel="round", xticks=range(2, 13, 2), yticks=range(5))
+    axes[1].set(
+        title="mistakes of the rule", xlabel="round", xticks=range(2, 13, 2), yticks=range(5)
+    )
     axes[1].legend()
 
     hidden_weights = np.array([[1, 1, -0.5], [1, 1, -1.5]])  # OR and AND
