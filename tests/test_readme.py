@@ -63,5 +63,6 @@ def test_every_picture_is_shown():
 
 def test_scripts_that_are_named_are_there():
     named = set(re.findall(r"(?:examples|tests|docs)/[\w/]+\.py", README))
+    named = {name for name in named if "NN" not in name}  # what the reader will write
     assert len(named) >= 3
     assert [name for name in named if not (ROOT / name).is_file()] == []
