@@ -3,6 +3,7 @@ in one of their own, to their end or until a signal stops them; and reading what
 """
 
 import contextlib
+import importlib
 import io
 import signal
 import subprocess
@@ -16,6 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from examples import common  # noqa: E402
+
+
+def figures(name):
+    """Import docs/figures/NAME.py."""
+    if str(ROOT / "docs" / "figures") not in sys.path:
+        sys.path.append(str(ROOT / "docs" / "figures"))
+    return importlib.import_module(name)
+
 
 # --- Within the test's process --------------------------------------------------------------------
 

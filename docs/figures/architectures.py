@@ -2,28 +2,21 @@
 
     python docs/figures/architectures.py
 
-writes docs/notes/_generated/architectures*.md, docs/images/architectures.png and
-docs/images/inception_module.png. Every count is taken from the graph that TensorFlow builds of a
-network; only what papers have published is typed here, with its place.
+writes docs/notes/_generated/architectures*.md and docs/images/architectures*.png. Every count is
+taken from the graph that TensorFlow builds of a network; only what papers have published is typed
+here, with its place.
 """
 
 import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from examples.common import plt, save_figure, tf  # isort: skip  # noqa: E402
+import drawing  # isort: skip  # before TensorFlow
+from drawing import plt, table, tf  # isort: skip
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from models import alexnet, inception_v1, lenet5, vgg16, vgg19  # noqa: E402
-
-TABLES = ROOT / "docs" / "notes" / "_generated"
-IMAGES = ROOT / "docs" / "images"
-MADE = "<!-- made by docs/figures/architectures.py -->\n"
+from models import alexnet, inception_v1, lenet5, vgg16, vgg19
 
 # %% What the papers say
 
@@ -182,12 +175,6 @@ def googlenet_in_training() -> Counts:
 # %% Tables
 
 
-def table(header: list[str], align: str, rows: list[list[str]]) -> str:
-    """Return a Markdown table; `align` has l or r for each column."""
-    marks = ["---" if side == "l" else "---:" for side in align]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *rows])
-
-
 def millions(number: float) -> str:
     """Return a number in millions: 60,965,224 becomes 61.0, 325,680 becomes 0.3257."""
     return f"{number / 1e6:,.1f}" if number >= 1e6 else f"{number / 1e6:.4f}"
@@ -214,8 +201,7 @@ def counts_table(counts: dict[str, Counts]) -> str:
     header += ["10⁶ multiply-adds", "published", "dense"]
     auxiliary = googlenet_in_training().parameters - counts["GoogLeNet"].parameters
     convolutions = counts["VGG16"].multiply_adds("Conv2D")
-    return f"""{MADE}
-{table(header, "lrrrrrrr", rows)}
+    return f"""{table(header, "lrrrrrrr", rows)}
 
 *Layers* are convolutions and dense layers on the longest way from the image to the answer; the
 paper's seven of LeNet-5 include two subsamplings and the output, which compares. *Parameters* are
@@ -245,8 +231,7 @@ def errors_table(counts: dict[str, Counts]) -> str:
     header = ["network", "asked", "what each sees", "images", "error"]
     header += ["10⁹ multiply-adds", "where"]
     least = 7 * 144 * counts["GoogLeNet"].multiply_adds()
-    return f"""{MADE}
-{table(header, "lrllrrl", rows)}
+    return f"""{table(header, "lrllrrl", rows)}
 
 *Asked* is the number of networks whose answers are averaged. The multiply-adds are by our count,
 for one photograph, where only crops are seen. (a) Two of the seven have a sixth convolution and
@@ -296,8 +281,7 @@ def googlenet_table(counts: Counts, alexnet_parameters: int) -> str:
     more = 832 * 16 + 5 * 5 * 16 * 128  # 48 in place of 32 outputs of 5a's 5x5 reduce
     wider = [found["5a"][0] + more, found["5a"][1] + 7 * 7 * more]
     ratio = alexnet_parameters / counts.parameters
-    return f"""{MADE}
-{table(header, "lrrrr", rows)}
+    return f"""{table(header, "lrrrr", rows)}
 
 Where the columns differ by more than rounding, the paper does not say why. What we can say:
 
@@ -383,11 +367,11 @@ def draw_inception(module: str = "3a", inputs: int = 192) -> plt.Figure:
 
 
 def tables(counts: dict[str, Counts]) -> dict[str, str]:
-    """Return the text of each generated page by its file's name."""
+    """Return the text of each generated table by its name."""
     return {
-        "architectures.md": counts_table(counts),
-        "architectures_errors.md": errors_table(counts),
-        "architectures_googlenet.md": googlenet_table(
+        "architectures": counts_table(counts),
+        "architectures_errors": errors_table(counts),
+        "architectures_googlenet": googlenet_table(
             counts["GoogLeNet"], counts["AlexNet"].parameters
         ),
     }
@@ -396,16 +380,11 @@ def tables(counts: dict[str, Counts]) -> dict[str, str]:
 def main() -> None:
     """Write all tables and pictures."""
     counts = count_all()
-    TABLES.mkdir(parents=True, exist_ok=True)
     for name, text in tables(counts).items():
-        (TABLES / name).write_text(text)
-        print(f"wrote {(TABLES / name).relative_to(ROOT)}")
-    for name, figure in (
-        ("architectures.png", draw_networks(counts)),
-        ("inception_module.png", draw_inception()),
-    ):
-        print(f"wrote {save_figure(figure, IMAGES / name).relative_to(ROOT)}")
+        drawing.write(text, name)
+    drawing.save(draw_networks(counts), "architectures")
+    drawing.save(draw_inception(), "architectures_inception_module")
 
 
 if __name__ == "__main__":
-    main()
+    drawing.run(main)

@@ -6,19 +6,16 @@ writes docs/images/features_*.png. What is trained here is trained on sample dat
 handwritten digits, so that it takes seconds and comes out the same everywhere.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from examples.common import plt, save_figure, tf  # isort: skip  # noqa: E402
+import drawing  # isort: skip  # before TensorFlow
+from drawing import plt, tf  # isort: skip
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from datasets import mnist  # noqa: E402
+from datasets import mnist
 
-IMAGES = ROOT / "docs" / "images"
 CHANNELS = (8, 16, 32)  # of three convolutions, each with a pooling behind it
 FIELDS = (3, 8, 18)  # pixels: height and width of what a unit of each layer sees
 SHOWN = 4  # channels of each layer in the picture
@@ -103,7 +100,7 @@ def draw_hierarchy() -> None:
             fontsize=9,
         )
     figure.tight_layout()
-    save_figure(figure, IMAGES / "features_hierarchy.png")
+    drawing.save(figure, "features_hierarchy")
 
 
 # %% A perceptron
@@ -179,7 +176,7 @@ def draw_perceptrons() -> None:
     axes[3].set(title="the same, behind the hidden layer", xlabel="OR", ylabel="AND")
     axes[0].set(xlabel="$x_1$", ylabel="$x_2$")
     figure.tight_layout()
-    save_figure(figure, IMAGES / "features_perceptrons.png")
+    drawing.save(figure, "features_perceptrons")
 
 
 # %% Universal approximation
@@ -251,10 +248,15 @@ def draw_approximation() -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.tight_layout()
-    save_figure(figure, IMAGES / "features_approximation.png")
+    drawing.save(figure, "features_approximation")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Draw all figures."""
     draw_hierarchy()
     draw_perceptrons()
     draw_approximation()
+
+
+if __name__ == "__main__":
+    drawing.run(main)

@@ -1,0 +1,53 @@
+"""What the scripts that draw the notes' figures share: where files go, and how tables look.
+
+A script `docs/figures/NAME.py` makes the pictures `NAME_*.png` and the tables `NAME_*.md` of one
+note; NAME is one word. It imports this module before TensorFlow, and ends with `drawing.run(main)`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # so that `datasets`, `examples` and `models` are ours
+from examples import common  # noqa: E402  # imports TensorFlow silently
+from examples.common import plt, tf  # noqa: E402
+
+folder = ROOT / "docs"  # run() may choose another one
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main(): the same numbers every time, in the folder --folder."""
+    global folder
+    parser = argparse.ArgumentParser(description="Draw the figures of a note.")
+    parser.add_argument(
+        "--folder", type=Path, default=folder, help="where images/ and notes/_generated/ are"
+    )
+    folder = parser.parse_args().folder
+    tf.keras.utils.set_random_seed(0)
+    tf.config.experimental.enable_op_determinism()
+    common.run(main)
+
+
+def save(figure: plt.Figure, name: str) -> Path:
+    """Write a figure as images/NAME.png, close it, and say so."""
+    path = common.save_figure(figure, folder / "images" / f"{name}.png")
+    print("wrote", common.shown(path))
+    return path
+
+
+def table(header: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; `align` has "l" or "r" for each column."""
+    dashes = ["---:" if letter == "r" else "---" for letter in align]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, dashes, *rows])
+
+
+def write(text: str, name: str) -> Path:
+    """Write Markdown for a note to include as notes/_generated/NAME.md, and say so."""
+    path = folder / "notes" / "_generated" / f"{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    script = f"docs/figures/{name.partition('_')[0]}.py"
+    path.write_text(f"<!-- made by {script} -->\n\n{text.strip()}\n")
+    print("wrote", common.shown(path))
+    return path
