@@ -33,7 +33,8 @@ in it. When there is nothing to do, COMMAND starts at once. Delete .venv to star
   --gpu   with the libraries for an NVIDIA GPU (Linux)
   --cpu   without them
           Neither: with them if nvidia-smi lists a GPU. The choice is kept for later calls.
-  --lock  renew requirements.lock and requirements-cuda.lock from requirements.txt
+  --lock  renew requirements.lock and requirements-cuda.lock from requirements.txt, and the site's
+          docs/requirements.lock from docs/requirements.txt
 
 PYTHON=/path/to/python3 ./setup_env.sh   chooses the Python; otherwise the newest suitable one of
 those on PATH and in pyenv is taken. pip's own settings (pip.conf, PIP_...) are respected.
@@ -359,11 +360,11 @@ make_whole() {
 
 # --- Renewing the locks ---------------------------------------------------------------------------
 
-compile() { # LOCK: from the requirements.txt in the current folder
+compile() { # LOCK REQUIREMENTS
   "$tools/uv/bin/uv" pip compile --quiet --no-config --python "$tools/uv/bin/python" \
     --universal --python-version "3.$FIRST_MINOR" --fork-strategy fewest --only-binary :all: \
     --generate-hashes --custom-compile-command "./setup_env.sh --lock" \
-    --output-file "$1" requirements.txt
+    --output-file "$1" "$2"
 }
 
 relock() {
@@ -371,26 +372,31 @@ relock() {
   find_python
   tools=$(mktemp -d "$root/.venv.lock-XXXXXX")
   trap 'rm -rf "$tools"' EXIT
-  say "resolving requirements.txt (needs the network)"
+  say "resolving the requirements (needs the network)"
   "$python" -I -m venv "$tools/uv"
   "$tools/uv/bin/python" -I -m pip --disable-pip-version-check install --quiet "$UV" ||
     fail "$UV could not be installed; the locks are as they were"
 
   cp "$root/requirements.txt" "$tools"
+  cp "$root/docs/requirements.txt" "$tools/docs.txt"
   cd "$tools"
-  # The second one begins with the versions of the first, so that the two agree.
+  # The second one begins with the versions of the first, so that the two agree. The site's packages
+  # get an environment of their own (docs/build.py), and may differ.
   {
-    compile requirements.lock &&
+    compile requirements.lock requirements.txt &&
       cp requirements.lock requirements-cuda.lock &&
       sed -n 's/^tensorflow==\([^ ]*\).*/tensorflow[and-cuda]==\1 ; sys_platform == "linux"/p' \
         "$root/requirements.txt" >>requirements.txt &&
-      compile requirements-cuda.lock
-  } || fail "requirements.txt cannot be resolved; the locks are as they were"
+      compile requirements-cuda.lock requirements.txt &&
+      compile docs.lock docs.txt
+  } || fail "the requirements cannot be resolved; the locks are as they were"
   for lock in requirements.lock requirements-cuda.lock; do
     { echo "# requirements.txt: checksum $(requirements_checksum)" && cat "$lock"; } >new
     mv new "$root/$lock"
   done
-  say "requirements.lock and requirements-cuda.lock are renewed; ./setup_env.sh installs them"
+  mv docs.lock "$root/docs/requirements.lock"
+  say "requirements.lock, requirements-cuda.lock and docs/requirements.lock are renewed;"
+  say "./setup_env.sh and docs/build.py install them"
 }
 
 # --------------------------------------------------------------------------------------------------

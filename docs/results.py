@@ -16,6 +16,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "docs" / "results"
+IMAGES = ROOT / "docs" / "images"
+
+# The runs whose output and pictures are kept, exampleNN_KIND.json; the first there is stands for
+# the example in the index.
+KINDS = {
+    "default": "A real run",
+    "photographs": "A real run",
+    "sample": "A run on sample data",
+    "random_weights": "A run with a VGG16 of random numbers",
+    "stand_in": "A run against a stand-in for the server",
+}
 
 
 def row(cells: list[str]) -> str:
@@ -55,30 +66,46 @@ def runs() -> str:
     for path in sorted(RESULTS.glob("example*.json")):
         metrics = json.loads(path.read_text())
         machines.add(machine(metrics))
+        learned = metrics.get("train_seconds")
         rows.append(
             [
                 path.stem[len("example") :][:2],
                 f"`{metrics['command']}`",
-                metrics["data"],
-                f"{metrics['test_accuracy']:.2%}",
-                duration(metrics["train_seconds"]),
+                metrics.get("data", "–"),
+                f"{metrics['test_accuracy']:.2%}" if "test_accuracy" in metrics else "–",
+                duration(learned) if learned else "–",
                 duration(metrics["total_seconds"]),
-                f"{metrics['precision']}, {metrics['seed']}",
+                f"{metrics['precision']}, {metrics['seed']}" if "seed" in metrics else "–",
             ]
         )
     return table(header, rows) + "\n\nMachine: " + "; ".join(sorted(machines)) + "."
 
 
+def kind_of(path: Path) -> str:
+    """Return what stands behind the example's number in the name of a file of results."""
+    return path.stem.partition("_")[2]
+
+
+def recorded(number: str) -> list[Path]:
+    """Return the files of an example's runs whose output was kept, in the order of KINDS."""
+    files = [RESULTS / f"example{number}_{kind}.json" for kind in KINDS]
+    return [path for path in files if path.with_suffix(".txt").is_file()]
+
+
+def pictures_of(path: Path) -> list[Path]:
+    """Return the pictures in docs/images/ that were kept of a run, named after its file."""
+    return sorted(IMAGES.glob(f"{path.stem.removesuffix('_default')}_*.png"))
+
+
 def in_short(number: str) -> str:
-    """Return what an example's run on the real data comes to, else the one on sample data."""
-    files = sorted(RESULTS.glob(f"example{number}_*.json"))
-    for kind in ("default", "photographs", "sample"):
-        for path in files:
-            if path.stem == f"example{number}_{kind}":
-                metrics = json.loads(path.read_text())
-                data = "sample data" if kind == "sample" else metrics["data"]
-                seconds = duration(metrics["total_seconds"])
-                return f"{metrics['test_accuracy']:.2%} on {data} in {seconds}"
+    """Return what an example's first recorded run comes to."""
+    for path in recorded(number)[:1]:
+        metrics = json.loads(path.read_text())
+        seconds = duration(metrics["total_seconds"])
+        if kind_of(path) not in ("default", "photographs", "sample") or "data" not in metrics:
+            return seconds  # its accuracy says nothing
+        data = metrics["data"].partition(":")[0]
+        return f"{metrics['test_accuracy']:.2%} on {data} in {seconds}"
     return ""
 
 

@@ -37,6 +37,10 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+# A notebook's kernel has been started with flags of its own, which are none of ours.
+if Path(sys.argv[0]).name == "ipykernel_launcher.py":
+    sys.argv = sys.argv[:1]
+
 # Importing takes seconds, and there is nothing to save yet: Ctrl-C ends the program on the spot.
 _before = signal.getsignal(signal.SIGINT)
 if _before == signal.default_int_handler:
@@ -250,6 +254,24 @@ def write_json(path: Path, content: dict) -> None:
     os.replace(part, path)
 
 
+def origin(script: str, arguments: Sequence[str]) -> dict:
+    """Return where a result comes from: the command, the versions, the machine."""
+    return {
+        "command": shlex.join(["python", f"examples/{Path(script).name}", *arguments]),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": {
+            "processor": processor().get("model name", platform.processor()),
+            "cores": cores(),
+            "gpu": bool(tf.config.list_physical_devices("GPU")),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+    }
+
+
 def finish(
     folder: Path,
     metrics: dict,
@@ -275,21 +297,8 @@ def finish(
         UserError: the test accuracy is below --min-accuracy.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    metrics = metrics | {
-        "total_seconds": round(time.perf_counter() - STARTED, 1),
-        "command": shlex.join(["python", f"examples/{Path(script).name}", *arguments]),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-        },
-        "machine": {
-            "processor": processor().get("model name", platform.processor()),
-            "cores": cores(),
-            "gpu": bool(tf.config.list_physical_devices("GPU")),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-    }
+    seconds = round(time.perf_counter() - STARTED, 1)
+    metrics = metrics | {"total_seconds": seconds} | origin(script, arguments)
     write_json(folder / "metrics.json", metrics)
     accuracy = metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f} on {metrics['data']}")

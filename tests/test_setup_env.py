@@ -75,6 +75,8 @@ class Repository:
         for folder in (self.root, self.bin, self.fakes):
             folder.mkdir()
         shutil.copy(ROOT / "setup_env.sh", self.root)
+        (self.root / "docs").mkdir()
+        (self.root / "docs" / "requirements.txt").write_text("sphinx==8.1.3  # why\n")
         for tool in TOOLS.split():
             (self.bin / tool).symlink_to(shutil.which(tool))
         script(self.bin / "uname", "#!/usr/bin/env bash\necho Linux\n")
@@ -609,11 +611,11 @@ FAKE_UV = """#!/usr/bin/env bash
 while [ "$1" != --output-file ]; do shift; done
 if [ -e "$FAKES/uv-error" ]; then echo "No solution found" >&2; exit 1; fi
 echo "resolved from:" >>"$2"
-cat requirements.txt >>"$2"
+cat "$3" >>"$2"
 """
 
 
-def test_lock_renews_both_locks_or_neither(repository):
+def test_lock_renews_all_locks_or_none(repository):
     repository.python("3.13.0")
     script(repository.fakes / "uv", FAKE_UV)
     (repository.root / "requirements.txt").write_text(
@@ -629,6 +631,9 @@ def test_lock_renews_both_locks_or_neither(repository):
     assert repository.run("--lock").returncode == 0
     new = {name: (repository.root / name).read_text() for name in LOCKS}
     assert new["requirements.lock"].count("tensorflow==2.22.0") == 1
+    site = (repository.root / "docs" / "requirements.lock").read_text()
+    assert "sphinx==8.1.3" in site
+    assert "tensorflow" not in site, "the site is built without it"
     assert 'tensorflow[and-cuda]==2.22.0 ; sys_platform == "linux"' in new["requirements-cuda.lock"]
     assert list(repository.root.glob(".venv*")) == []
     assert repository.run("true").returncode == 0, "the new locks fit requirements.txt"
@@ -638,8 +643,11 @@ LOCKS = ("requirements.lock", "requirements-cuda.lock")
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)")
 
 
-def direct_requirements() -> dict[str, str]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+ALL_LOCKS = (*LOCKS, "docs/requirements.lock")
+
+
+def direct_requirements(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
     pins = [PIN.match(line) for line in lines if line and not line.startswith("#")]
     assert all(pins), "each requirement names one exact version"
     return {pin[1]: pin[2] for pin in pins}
@@ -656,25 +664,25 @@ def locked(name: str) -> dict[str, list[str]]:
     return entries
 
 
-def test_each_requirement_says_why_it_is_there():
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+@pytest.mark.parametrize("name", ["requirements.txt", "docs/requirements.txt"])
+def test_each_requirement_says_why_it_is_there(name):
+    for line in (ROOT / name).read_text().splitlines():
         if line and not line.startswith("#"):
             assert re.fullmatch(r"\S+==\S+( ; [^#]+)? +# \w.{8,}", line), line
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", ALL_LOCKS)
 def test_a_lock_holds_all_requirements_and_a_hash_for_everything(name):
     entries = locked(name)
-    assert {f"{package}=={version}" for package, version in direct_requirements().items()} <= set(
-        entries
-    )
+    named = direct_requirements("docs/requirements.txt" if "docs" in name else "requirements.txt")
+    assert {f"{package}=={version}" for package, version in named.items()} <= set(entries)
     for entry, lines in entries.items():
         assert lines, entry
         for line in lines:
             assert re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}( \\)?", line), entry
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", ALL_LOCKS)
 def test_a_lock_names_no_place_to_download_from(name):
     text = (ROOT / name).read_text()
     assert not re.search(r"://|--index|--extra-index|find-links|file:|^/| @ ", text, re.MULTILINE)

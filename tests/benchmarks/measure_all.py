@@ -7,30 +7,43 @@ Each file in docs/results/ says by which command it was made. That command runs 
 the project that has no results yet, and the file is replaced when it has ended well. What could not
 be measured is listed at the end, with the reason, and its old file stays.
 
+What an example has printed is kept beside its file, as .txt, and what it has drawn in docs/images/,
+for the site: of a run on real data the plots only, since photographs belong to others. Example 09
+asks tests/serving_stand_in.py, which is started for it.
+
 Data is taken from datasets/downloads, so that no download is part of a time. Sample data and the
 sample weights are made anew.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "docs" / "results"
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+import results  # noqa: E402
+
+from examples import common  # noqa: E402
+
+RESULTS = results.RESULTS
 RANDOM_WEIGHTS = "models/random_vgg_16.ckpt"
+PLOTS = ("learning_curves", "confusion_matrix", "templates", "first_kernels")  # no images in them
 
 
 def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
     """Copy the scripts to a folder, with links to the data, and return the copy's path."""
     copy = folder / "project"
-    for name in ("examples", "datasets", "models", "tests/benchmarks"):
+    for name in ("examples", "datasets", "models", "tests", "tests/benchmarks"):
         (copy / name).mkdir(parents=True)
         for script in (ROOT / name).glob("*.py"):
             shutil.copy(script, copy / name)
@@ -41,28 +54,68 @@ def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
     return copy
 
 
+@contextlib.contextmanager
+def server(copy: Path) -> Iterator[None]:
+    """Serve what example 08 has exported, until the block ends."""
+    words = [sys.executable, "tests/serving_stand_in.py", "models/serving/mnist"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=copy, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            if not process.stdout.readline():
+                sys.exit(process.stderr.read())
+            time.sleep(3)  # until it has loaded the model
+            yield
+        finally:
+            process.terminate()
+
+
+def keep(result: Path, output: str, made: Path) -> None:
+    """Keep what a run has printed, and its pictures, which lie beside its metrics.json.
+
+    Args:
+        result: the run's file in docs/results/.
+        output: what it has printed.
+        made: the folder that it has written to.
+    """
+    kind = results.kind_of(result)
+    if kind not in results.KINDS:
+        return
+    result.with_suffix(".txt").write_text(output)
+    name = result.stem.removesuffix("_default")
+    for picture in sorted(made.glob("*.png")):
+        if kind == "sample" or picture.stem in PLOTS:
+            shutil.copyfile(picture, results.IMAGES / f"{name}_{picture.name}")
+
+
 def measure(result: Path, copy: Path) -> str:
     """Run the command of a file of results, and replace the file; return why that did not work."""
     command = json.loads(result.read_text())["command"]
     _, script, *arguments = shlex.split(command)
 
-    def run(*words: str) -> str:
+    def run(*words: str) -> tuple[str, str]:
         process = subprocess.run(
             [sys.executable, *words], cwd=copy, capture_output=True, text=True, check=False
         )
         lines = process.stderr.replace("\r", "\n").strip().splitlines() or ["no reason given"]
-        return "" if process.returncode == 0 else lines[-1]
+        return process.stdout, "" if process.returncode == 0 else lines[-1]
 
     if RANDOM_WEIGHTS in arguments and not (copy / RANDOM_WEIGHTS).exists():
-        reason = run("tests/benchmarks/make_random_vgg16.py", RANDOM_WEIGHTS)
+        _, reason = run("tests/benchmarks/make_random_vgg16.py", RANDOM_WEIGHTS)
         if reason:
             return reason
     if result.name.startswith("benchmark_"):
         made = copy / result.name
-        reason = run(script, *arguments, "--output", str(made))
+        _, reason = run(script, *arguments, "--output", str(made))
     else:
         made = copy / "models" / Path(script).stem / "metrics.json"
-        reason = run(script, *arguments)
+        started = time.perf_counter()
+        with server(copy) if "example09" in script else contextlib.nullcontext():
+            output, reason = run(script, *arguments)
+        if not reason and not made.is_file():  # example 01 writes no files
+            seconds = round(time.perf_counter() - started, 1)
+            common.write_json(made, {"total_seconds": seconds, **common.origin(script, arguments)})
+        if not reason:
+            keep(result, output.replace(str(copy), "/path/to/project"), made.parent)
     if not reason:
         shutil.copyfile(made, result)
     return reason

@@ -1,0 +1,196 @@
+"""Sphinx extension: a page for each example, prose beside code, and links both ways with the notes.
+
+It writes, before Sphinx reads the sources, docs/examples/ (pages and notebooks) and docs/source/
+(pages of scripts that the notes name); git ignores both. The notes link with two roles:
+
+    {cell}`example05#Training step`    a cell of an example; {cell}`example05` its page
+    {source}`models/vgg16.py`          a script
+"""
+
+import json
+import re
+from pathlib import Path
+
+import cells
+import results
+from cells import DOCS, ROOT, Example, Mention
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxRole
+
+REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page, unless it is there already: Sphinx reads again what is new."""
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+SAYS_LITTLE = {
+    "sample": "An accuracy on sample data says that the code works, not how good the method is.\n",
+    "random_weights": "Its times are the real VGG16's; its accuracy says nothing about it.\n",
+    "stand_in": "It speaks the server's interfaces; its speed says nothing about the server's.\n",
+}
+
+
+# %% Pages
+
+
+def with_links(prose: str, examples: dict[str, Example]) -> str:
+    """Make links of the words `example 05`, wherever they are not part of code."""
+
+    def link(found: re.Match) -> str:
+        if found["number"] not in examples:
+            return found[0]
+        return f"[{found['words']}]({examples[found['number']].path.stem}.md)"
+
+    pattern = r"^ {4}.*|`[^`]*`|(?P<words>[Ee]xample (?P<number>\d\d))\b"
+    return re.sub(pattern, lambda m: link(m) if m["words"] else m[0], prose, flags=re.MULTILINE)
+
+
+def as_links(places: list[Mention]) -> str:
+    """Return one line with links to the notes that speak of a cell."""
+    links = []
+    for place in places:
+        anchor = f"#{cells.anchor(place.section)}" if place.section else ""
+        words = place.title + (f": {place.section}" if place.section else "")
+        links.append(f"[{words}](../notes/{place.note}.md{anchor})")
+    return "In the notes: " + "; ".join(links) + "."
+
+
+def two_columns(prose: str, code: str, line: int) -> str:
+    """Put prose on the left and code on the right."""
+    listing = f"```{{code-block}} python\n:lineno-start: {line}\n\n{code}\n```"
+    columns = [("prose", prose)] if prose else []
+    columns += [("code", listing)] if code else []
+    inner = "".join(f":::::{{container}} cell-{name}\n{text}\n:::::\n" for name, text in columns)
+    return f"::::::{{container}} cell\n{inner}::::::\n"
+
+
+def example_page(example: Example, examples, mentions) -> str:
+    """Return the page of an example: its cells, then what a real run printed and drew."""
+    name, number = example.path.stem, example.number
+    parts = [f"---\nhide-toc: true\n---\n\n({example.label()})=\n# {number}. {example.title}\n"]
+    for cell in example.cells:
+        prose = with_links(cell.prose, examples)
+        places = mentions.get((number, cell.heading), [])
+        if places:
+            prose += f"\n\n:::{{container}} in-the-notes\n{as_links(places)}\n:::"
+        if cell.heading:
+            parts.append(f"({example.label(cell.heading)})=\n## {cell.heading}\n")
+        else:
+            prose += (
+                f"\n\n{{download}}`The script <{REPOSITORY_FILES}/examples/{name}.py>` · "
+                f"{{download}}`as a notebook <{name}.ipynb>`"
+            )
+        parts.append(two_columns(prose, cell.code, cell.line))
+    parts.append(recorded_runs(number))
+    return "\n".join(parts)
+
+
+def recorded_runs(number: str) -> str:
+    """Return what the recorded runs of an example have printed and drawn."""
+    parts = []
+    for path in results.recorded(number):
+        metrics = json.loads(path.read_text())
+        output = path.with_suffix(".txt").read_text().rstrip()
+        kind = results.kind_of(path)
+        parts.append(f"## {results.KINDS[kind]}\n\n{SAYS_LITTLE.get(kind, '')}")
+        parts.append(f"`{metrics['command']}` on {results.machine(metrics)}:\n")
+        listing = f"```{{code-block}} text\n{output}\n```"
+        parts.append(f":::{{container}} run-output\n{listing}\n:::\n")
+        for picture in results.pictures_of(path):
+            what = picture.stem.removeprefix(path.stem.removesuffix("_default")).strip("_")
+            parts.append(f"![{what.replace('_', ' ')}](../images/{picture.name})\n")
+    return "\n".join(parts)
+
+
+def table_of_examples(examples: dict[str, Example]) -> str:
+    """Return the table of README.md, with links to the pages."""
+    rows = []
+    for number, what, result in re.findall(
+        r"^\| (\d\d) \| \[`\w+\.py`\].*?\| (.*?) \| (.*?) ?\|$",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE,
+    ):
+        link = f"[{examples[number].title}](examples/{examples[number].path.stem}.md)"
+        rows.append([number, link, what, result])
+    return results.table(["", "example", "what it shows", "two cores"], rows) + "\n"
+
+
+def source_page(path: str) -> str:
+    """Return a page that shows a script."""
+    up = "../" * (path.count("/") + 2)
+    listing = f"```{{literalinclude}} {up}{path}\n:linenos:\n```"
+    return f"---\norphan: true\nhide-toc: true\n---\n\n# `{path}`\n\n{listing}\n"
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write all pages, and delete those of examples that are no more."""
+    examples, mentions = cells.read_examples(), cells.mentions()
+    made = {"table.md": table_of_examples(examples)}
+    for example in examples.values():
+        made[f"{example.path.stem}.md"] = example_page(example, examples, mentions)
+        made[f"{example.path.stem}.ipynb"] = cells.notebook(example)
+    folder = DOCS / "examples"
+    for path in folder.glob("*") if folder.is_dir() else ():
+        if path.name not in made:
+            path.unlink()
+    for name, text in made.items():
+        write(folder / name, text)
+    for note in (DOCS / "notes").glob("*.md"):
+        for path in cells.SOURCE_ROLE.findall(note.read_text()):
+            if (ROOT / path).is_file():
+                write(DOCS / "source" / f"{path}.md", source_page(path))
+
+
+# %% Roles
+
+
+def reference(role: SphinxRole, kind: str, name: str, text: nodes.Node) -> tuple[list, list]:
+    """Return a link to a label or a page; Sphinx warns where there is none."""
+    node = addnodes.pending_xref(
+        "",
+        text,
+        refdomain="std",
+        reftype=kind,
+        reftarget=name,
+        refexplicit=True,
+        refwarn=True,
+        refdoc=role.env.docname,
+    )
+    return [node], []
+
+
+class CellRole(SphinxRole):
+    """A link to a cell of an example."""
+
+    def run(self) -> tuple[list, list]:
+        """Return the link."""
+        try:
+            number, heading = cells.target(self.text)
+        except ValueError as error:
+            message = self.inliner.reporter.error(str(error), line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+        words = f"example {number}" + (f", {heading}" if heading else "")
+        label = f"example{number}" + (f"-{cells.slug(heading)}" if heading else "")
+        return reference(self, "ref", label, nodes.inline(words, words, classes=["cell-link"]))
+
+
+class SourceRole(SphinxRole):
+    """A link to a script."""
+
+    def run(self) -> tuple[list, list]:
+        """Return the link."""
+        return reference(self, "doc", f"/source/{self.text}", nodes.literal(self.text, self.text))
+
+
+def setup(app: Sphinx) -> dict:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write_pages)
+    app.add_role("cell", CellRole())
+    app.add_role("source", SourceRole())
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
