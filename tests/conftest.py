@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-pytest.register_assert_rewrite("programs")  # so that its assertions say what was found
+pytest.register_assert_rewrite("programs", "browser")  # so that its assertions say what was found
 
 # A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
 # inherits it. The tests are about Ctrl-C as it is in a terminal.
@@ -27,3 +27,16 @@ def exported(sample_dir, tmp_path_factory):
     models_dir = tmp_path_factory.mktemp("models")
     argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir]
     return models_dir, *run(example08.main, *argv)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A Chromium without a window; without one, what needs it is skipped."""
+    from browser import Browser, find_browser
+
+    path = find_browser()
+    if path is None:
+        pytest.skip("needs Chromium or Chrome on PATH, or CHROMIUM=/path/to/it")
+    browser = Browser(path, tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
