@@ -10,7 +10,15 @@ sys.path[:0] = [str(HERE), str(HERE / "_ext")]
 project = "Deep learning for computer vision with TensorFlow"
 html_title = "Deep learning for vision"
 extensions = ["myst_parser", "sphinx.ext.mathjax", "course"]
-exclude_patterns = ["_build", "_ext", "figures", "results", "notes/_generated", "examples/table.md"]
+exclude_patterns = [
+    "_build",
+    "_ext",
+    "figures",
+    "results",
+    "notes/_generated",
+    "examples/notes.md",
+    "examples/table.md",
+]
 
 # Notes and pages of examples are Markdown, with equations, and fences for columns.
 myst_enable_extensions = ["colon_fence", "dollarmath", "linkify"]

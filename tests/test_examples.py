@@ -61,6 +61,23 @@ def test_commands_of_the_docstring_have_flags_that_exist(path, capsys):
     assert used <= known
 
 
+SHARED = ("--data", "--data-dir", "--models-dir", "--min-accuracy")
+TRAINING = ("--batch-size", "--learning-rate", "--seed", "--precision", "--train-images")
+
+
+@each_example
+def test_flags_are_those_of_the_others(path, capsys):
+    main = importlib.import_module(f"examples.{path.stem}").main
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    if path.stem.startswith("example01"):  # adds two numbers: no data, no files
+        return
+    assert known.issuperset(SHARED)
+    if "--epochs" in known:
+        assert known.issuperset(TRAINING)
+
+
 @each_example
 def test_cells(path):
     text = path.read_text()

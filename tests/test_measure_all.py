@@ -65,3 +65,28 @@ def test_the_copy_has_scripts_and_data_but_no_results(tmp_path):
     assert (copy / "examples" / "common.py").is_file()
     assert [path.name for path in (copy / "datasets" / "downloads").iterdir()] == ["mnist"]
     assert all(path.suffix == ".py" for path in (copy / "models").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("example06_default", {"example06_learning_curves.png"}),  # photographs belong to others
+        (
+            "example06_sample",
+            {"example06_sample_learning_curves.png", "example06_sample_worst_mistakes.png"},
+        ),
+        ("example06_long", set()),
+    ],
+)
+def test_what_a_run_prints_and_draws_is_kept(name, pictures, tmp_path, monkeypatch):
+    made, images = tmp_path / "made", tmp_path / "images"
+    for folder in (made, images):
+        folder.mkdir()
+    for picture in ("learning_curves.png", "worst_mistakes.png"):
+        (made / picture).write_bytes(b"a picture")
+    monkeypatch.setattr(measure_all.results, "IMAGES", images)
+    measure_all.keep(tmp_path / f"{name}.json", "test accuracy 0.9\n", made)
+    assert {path.name for path in images.iterdir()} == pictures
+    output = tmp_path / f"{name}.txt"
+    assert output.is_file() == bool(pictures)
+    assert not pictures or output.read_text() == "test accuracy 0.9\n"

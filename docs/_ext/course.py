@@ -29,6 +29,7 @@ def write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+README = ROOT / "README.md"
 SAYS_LITTLE = {
     "sample": "An accuracy on sample data says that the code works, not how good the method is.\n",
     "random_weights": "Its times are the real VGG16's; its accuracy says nothing about it.\n",
@@ -109,16 +110,26 @@ def recorded_runs(number: str) -> str:
 
 
 def table_of_examples(examples: dict[str, Example]) -> str:
-    """Return the table of README.md, with links to the pages."""
+    """Return the index of README.md, with links to the pages."""
     rows = []
     for number, what, result in re.findall(
-        r"^\| (\d\d) \| \[`\w+\.py`\].*?\| (.*?) \| (.*?) ?\|$",
-        (ROOT / "README.md").read_text(),
-        re.MULTILINE,
+        r"^\| (\d\d) \| \[`\w+\.py`\].*?\| (.*?) \| (.*?) ?\|$", README.read_text(), re.MULTILINE
     ):
         link = f"[{examples[number].title}](examples/{examples[number].path.stem}.md)"
         rows.append([number, link, what, result])
     return results.table(["", "example", "what it shows", "two cores"], rows) + "\n"
+
+
+def list_of_notes() -> str:
+    """Return the list of the notes in README.md, with links to the pages."""
+    rows = re.findall(
+        r"^\| \d+ \| \[(.*?)\]\(docs/(notes/\w+\.md)\) \| (.*?) \|$",
+        README.read_text(),
+        re.MULTILINE,
+    )
+    return "".join(
+        f"{i}. [{title}]({path}): {what}\n" for i, (title, path, what) in enumerate(rows, 1)
+    )
 
 
 def source_page(path: str) -> str:
@@ -131,7 +142,7 @@ def source_page(path: str) -> str:
 def write_pages(app: Sphinx) -> None:
     """Write all pages, and delete those of examples that are no more."""
     examples, mentions = cells.read_examples(), cells.mentions()
-    made = {"table.md": table_of_examples(examples)}
+    made = {"table.md": table_of_examples(examples), "notes.md": list_of_notes()}
     for example in examples.values():
         made[f"{example.path.stem}.md"] = example_page(example, examples, mentions)
         made[f"{example.path.stem}.ipynb"] = cells.notebook(example)
