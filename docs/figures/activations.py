@@ -197,7 +197,7 @@ def power(number: float) -> str:
 
 def depth_table(results: dict) -> str:
     """Return the factors for one layer, and what they come to over all of them."""
-    header = ["activation, initialisation", "factor for one layer", "over 29 layers"]
+    header = ["activation, initialisation", "factor for one layer", f"over {LAYERS - 1} layers"]
     rows = [
         [name, f"{factor(lengths):.3f}", power(lengths[0] / lengths[-1])]
         for name, (_, lengths) in results.items()
