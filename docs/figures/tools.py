@@ -252,13 +252,13 @@ def try_numpy(path: Path, weights: dict, logits: np.ndarray) -> str:
 
 
 READERS: dict[str, Callable[[Path, dict, np.ndarray], str]] = {
-    "`tf.train.load_checkpoint`": try_load_checkpoint,
-    "`tf.train.Checkpoint.restore`": try_restore,
-    "`tf.saved_model.load`": try_saved_model_load,
-    "a session, as in TensorFlow Serving": try_session,
-    "`keras.layers.TFSMLayer`": try_layer,
-    "`keras.models.load_model`": try_load_model,
-    "`model.load_weights`": try_load_weights,
+    "`load_checkpoint`": try_load_checkpoint,
+    "`restore`": try_restore,
+    "`saved_model.load`": try_saved_model_load,
+    "session (Serving)": try_session,
+    "`TFSMLayer`": try_layer,
+    "`load_model`": try_load_model,
+    "`load_weights`": try_load_weights,
     "`h5py.File`": try_h5py,
     "`np.load`": try_numpy,
 }
@@ -299,13 +299,15 @@ FOOTNOTES = {
     5: "A `.keras` file is a zip archive; h5py reads the `model.weights.h5` that is unpacked.",
 }
 NOTED = {
-    ("`tf.train.load_checkpoint`", "SavedModel"): 1,
-    ("`tf.train.Checkpoint.restore`", "V1"): 2,
-    ("`tf.train.Checkpoint.restore`", "V2, names"): 2,
-    ("`tf.train.Checkpoint.restore`", "SavedModel"): 3,
-    ("a session, as in TensorFlow Serving", "SavedModel"): 4,
+    ("`load_checkpoint`", "SavedModel"): 1,
+    ("`restore`", "V1"): 2,
+    ("`restore`", "V2, names"): 2,
+    ("`restore`", "SavedModel"): 3,
+    ("session (Serving)", "SavedModel"): 4,
     ("`h5py.File`", ".keras"): 5,
 }
+
+SHORT = {NETWORK: "**N**", WEIGHTS: "**W**", PARTLY: "", NO: "·"}
 
 
 def readers_table(outcomes: dict[tuple[str, str], str]) -> str:
@@ -316,9 +318,11 @@ def readers_table(outcomes: dict[tuple[str, str], str]) -> str:
         for name in FORMATS:
             outcome = outcomes[reader, name]
             note = f" ({NOTED[reader, name]})" if (reader, name) in NOTED else ""
-            cells.append(("·" if outcome == NO else f"**{outcome}**") + note)
+            cells.append((SHORT[outcome] + note).strip())
         rows.append(cells)
-    table = drawing.table(["", *FORMATS], "l" * (1 + len(FORMATS)), rows)
+    narrow = {"SavedModel": "Saved Model", ".weights.h5": ".weights .h5", ".h5, whole": ".h5"}
+    names = [narrow.get(name, name) for name in FORMATS]
+    table = drawing.table(["", *names], "l" * (1 + len(FORMATS)), rows)
     return table + "\n\n" + "\n".join(f"{n}. {text}" for n, text in FOOTNOTES.items())
 
 
@@ -597,7 +601,7 @@ def numbers_table() -> str:
         rows.append(
             [
                 name,
-                f"1 + {exponent} + {fraction}",
+                f"1+{exponent}+{fraction}",
                 f"{values['largest']:.5g}",
                 f"{values['smallest']:.2g}",
                 f"{values['step']:.2g}",
