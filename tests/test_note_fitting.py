@@ -34,8 +34,8 @@ def errors():
     """Return the table of errors: training error, test error, those better, test loss."""
     table = {}
     for name, training, test, _, better, loss in rows("fitting_errors"):
-        table[name.partition(",")[0]] = float(training), float(test), better[:1], float(loss)
-        table[name] = table[name.partition(",")[0]]
+        table[name] = float(training), float(test), better[:1], float(loss)
+        table.setdefault(name.partition(",")[0], table[name])
     return table
 
 
@@ -371,6 +371,9 @@ def test_what_the_page_says_about_the_table(errors):
         assert errors[name][1] == pytest.approx(base, abs=0.15)
         assert errors[name][2] in "1234"
     assert smoothing[3] == max(v[3] for v in errors.values())
+    faster = errors["batch normalisation, learning rate 1"]
+    assert faster[1] == pytest.approx(dropout[1], abs=0.3)
+    assert faster[2] == "5"
     assert errors["L2"][3] < 0.75 * loss
     by_loss = errors["early stopping, by validation loss"]
     by_error = errors["early stopping, by validation error"]
@@ -385,7 +388,9 @@ def test_the_base_setting_had_the_lowest_validation_error_of_the_rates():
     found = re.findall(r"([\d.]+) % at ([\d.]*\d)", text)
     assert len(found) == len(fitting.RATES)
     assert float(min(found, key=lambda pair: float(pair[0]))[1]) == fitting.BASE.rate
-    assert float(re.search(r"an error of ([\d.]+) %", text)[1]) > max(float(e) for e, _ in found)
+    assert (
+        float(re.search(r"an error of ([\d.]+) %", text)[1]) > min(float(e) for e, _ in found) + 1
+    )
 
 
 def test_what_the_page_says_about_modes():
@@ -415,6 +420,7 @@ def test_what_the_page_says_about_the_pictures(points):
     assert l1["0.0003"] == pytest.approx(base + 1.3, abs=0.3)
     assert zeros["0.0003"] == pytest.approx(75, abs=5)
     name = "learning rate: training loss {} batch normalisation"
+    assert points["learning rate: validation error, %"]["1"] > 20  # the plain networks break down
     without, with_it = points[name.format("without")], points[name.format("with")]
     assert with_it["3"] < 0.1
     assert not without["3"] < 2.2  # ln 10 is 2.30: nothing was learned

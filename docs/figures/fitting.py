@@ -5,7 +5,7 @@
 writes docs/images/fitting_*.png and docs/notes/_generated/fitting_*.md. The differences to be seen
 are of a percent and less, too small for sample data: this script needs the real MNIST files, which
 `datasets.mnist` downloads on first use (12 MB, to datasets/downloads). It trains 185 small
-networks, five side by side, which takes two to three minutes on two cores.
+networks, five side by side, which takes about three minutes on two cores.
 """
 
 import dataclasses
@@ -402,7 +402,8 @@ class Results:
 
 def measure(data: mnist.Dataset) -> Results:
     """Train all networks."""
-    total = len(RATES) + sum(map(len, STRENGTHS.values())) + 2 + len(SIZES) - 1
+    strengths = sum(map(len, STRENGTHS.values()))
+    total = len(RATES) + strengths + 1 + len(HIGHER_RATES) + 1 + len(SIZES) - 1
     bar = tqdm(total=total, leave=False)
 
     def train(setting: Setting, **options) -> Networks:
@@ -687,7 +688,7 @@ def draw_weights(results: Results) -> None:
         axes[4].plot(np.linspace(0, 100, len(ordered)), ordered, style, label=name)
     figure.colorbar(picture, ax=axes[:4], label="mean of |weights|", shrink=0.7)
     axes[4].set(xlabel="share of the weights, %", ylabel="|weight|", yscale="log", ylim=(1e-6, 2))
-    axes[4].legend(fontsize=7, loc="lower left")
+    axes[4].legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.17, 0))
     axes[4].grid(alpha=0.3)
     drawing.save(figure, "fitting_weights")
 
