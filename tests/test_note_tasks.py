@@ -15,6 +15,8 @@ sys.path.insert(0, str(ROOT))
 
 import programs  # noqa: E402
 
+from datasets import mnist  # noqa: E402
+
 figures = programs.figures("tasks")
 
 
@@ -93,13 +95,16 @@ def test_rare_classes():
     table = figures.unbalanced_table()
     assert table == generated("tasks_unbalanced")
     frequent, never, rare, never_rare = (list(map(number, row[2:])) for row in cells(table))
-    accuracy, precision, _, f1, auc, ap = range(6)
+    accuracy, precision, recall, f1, auc, ap = range(6)
     assert never_rare[accuracy] > rare[accuracy] + 10  # and is worthless
     assert never_rare[auc] == never[auc] == 0.5
     assert rare[auc] == frequent[auc]
     assert rare[accuracy] == pytest.approx(frequent[accuracy], abs=0.1)
+    assert rare[recall] == round(34 / 40, 2) == pytest.approx(frequent[recall], abs=0.011)
     for score in (precision, f1, ap):
         assert rare[score] < frequent[score] / 2
+    # What knows nothing has the share of "yes" as its AP.
+    assert (never[ap], never_rare[ap]) == (0.5, round(40 / 2040, 2))
 
 
 def number(cell):
@@ -280,7 +285,9 @@ def test_recall_at_k_by_hand():
     assert figures.recall_at_k(order, labels, gallery, 4) == (1, 1)
 
 
-def test_retrieval_of_digits():
+def test_retrieval_of_digits(tmp_path):
+    data = mnist.load("sample", tmp_path)
+    assert (len(data.test_images), len(data.train_images)) == (254, 1287)  # as the page says
     table = figures.retrieval_table()
     assert table == generated("tasks_retrieval")
     any_found, share = np.array([row[1:] for row in cells(table)], float).T

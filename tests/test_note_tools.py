@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import h5py
 import ml_dtypes
 import numpy as np
 import pytest
@@ -113,6 +114,22 @@ def test_contents_and_sizes(large):
     )
 
 
+def test_without_adam_all_files_but_the_saved_model_are_small(monkeypatch, tmp_path):
+    compile_network = tf.keras.Sequential.compile
+    monkeypatch.setattr(
+        tf.keras.Sequential, "compile", lambda self, _, loss: compile_network(self, "sgd", loss)
+    )
+    network = figures.trained_network(figures.UNITS)
+    paths = figures.write_all(network, tmp_path)
+    large = {
+        name
+        for name, (_, size) in figures.sizes(network, paths).items()
+        if size > 1.2 * 4 * network.count_params()
+    }
+    assert large == {"SavedModel"}
+    assert not figures.keeps_optimiser(network, paths[".keras"])
+
+
 def test_export_writes_the_weights_twice(small):
     _, paths = small
     reader = tf.train.load_checkpoint(str(paths["SavedModel"] / "variables" / "variables"))
@@ -140,6 +157,22 @@ def test_whose_code_is_run(tmp_path):
         "`load_model`",
         "`tf.saved_model.load`",
     }
+
+
+def test_hdf5_can_take_an_array_from_another_file(small, tmp_path):
+    network, _ = small
+    path, other = tmp_path / "model.weights.h5", tmp_path / "other"
+    other.write_bytes(bytes(range(16)))
+    network.save_weights(path)
+    with h5py.File(path, "a") as file:
+        place = "layers/conv2d/vars/1"
+        shape = file[place].shape
+        del file[place]
+        file.create_dataset(place, shape, "<f4", external=[(str(other), 0, 16)])
+    with h5py.File(path) as file:
+        assert file[place][()].tobytes() == other.read_bytes()
+    with pytest.raises(ValueError, match="external"):
+        figures.make_network(1).load_weights(path)
 
 
 # --- TFRecord -------------------------------------------------------------------------------------
@@ -193,6 +226,9 @@ def test_reading_as_example_10_measured_it():
     _, files, shards, decoded, pipeline, learning = (int(row[0].replace(",", "")) for row in rows)
     assert 9 < shards / files < 12  # "ten times as fast"
     assert learning < pipeline < decoded < files
+    photographs = int(rows[0][0].replace(",", ""))
+    # "about two thirds of the time that the network needs to learn from an image"
+    assert learning / photographs == pytest.approx(2 / 3, abs=0.05)
 
 
 # --- Number formats -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Draw the figures of note 9: the answers of seven tasks, and how answers are scored.
+"""Draw the figures of note 9: the answers of six tasks, and how answers are scored.
 
     python docs/figures/tasks.py
 

@@ -281,8 +281,8 @@ def try_all(network: tf.keras.Model, paths: dict[str, Path]) -> dict[tuple[str, 
 # Why an outcome is "partly", or what else is to be known about it.
 FOOTNOTES = {
     1: (
-        "A SavedModel has a checkpoint inside: its prefix is `FOLDER/variables/variables`, and its"
-        " names are counted, not given."
+        "A SavedModel has a checkpoint inside: its prefix is `FOLDER/variables/variables`, and the"
+        " arrays in it are numbered, not named after the layers."
     ),
     2: (
         "Into variables (`tf.Variable`) that have the right names. A Keras model is left as it was,"
@@ -369,7 +369,7 @@ def keeps_optimiser(network: tf.keras.Model, path: Path) -> bool:
     """Tell whether Adam's moving averages are in the file."""
     shapes = {variable.shape for variable in network.trainable_variables}
     averages = [v.numpy() for v in network.optimizer.variables if v.shape in shapes]
-    return holds(all_arrays(path), averages)
+    return bool(averages) and holds(all_arrays(path), averages)
 
 
 ARCHITECTURE = {"SavedModel": "as a graph", ".keras": "as layers", ".h5, whole": "as layers"}
