@@ -257,9 +257,7 @@ def test_what_is_at_the_end_decides_what_a_move_does():
         assert (dense[ends] < 0.3).all()
         assert (flat[ends] < 0.3).all()
         assert (pooled[ends] > pooled[middle] - 0.03).all()  # four pixels are one step
-        between = [middle - 2, middle + 2]
-        assert (pooled[between] < min(*pooled[ends], pooled[middle])).all()
-        assert (pooled[between] > 0.7).all()
+        assert (pooled > pooled[middle] - 0.1).all()  # a little worse between, at most
 
 
 # --- Receptive fields -----------------------------------------------------------------------------

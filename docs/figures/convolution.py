@@ -253,7 +253,7 @@ def costs_table() -> str:
     rows = []
     for where, inputs, kernel, outputs in LAYERS:
         weights, multiply_adds, dense = costs(inputs, kernel, outputs)
-        shapes = (" × ".join(map(str, shape)) for shape in (inputs, outputs))
+        shapes = ("×".join(map(str, shape)) for shape in (inputs, outputs))
         numbers = (f"{number:,}" for number in (weights, multiply_adds, dense))
         rows.append([where, *shapes, *numbers])
     header = ["convolution", "in", "out", "its weights", "multiply-adds", "weights if dense"]
@@ -262,7 +262,7 @@ def costs_table() -> str:
 
 # %% Moving the image
 
-SIGNAL = (0, 0, 0, 0, 2, 5, 1, 0, 0, 0, 0, 0, 0)
+SIGNAL = (0, 0, 2, 5, 1, 0, 0, 0, 0)
 WEIGHTS = (1, 2, 1)
 
 
