@@ -173,6 +173,8 @@ def test_what_is_remembered_depends_on_the_start():
         assert min(*at_20[name], *at_40[name]) > 0.95, name
     assert max(*at_20["LSTM, bias 0"], *at_40["LSTM, bias 0"]) < 0.4
     assert np.mean(at_20["LSTM, bias 1"]) > 0.8 > 0.4 > max(at_40["LSTM, bias 1"])
+    assert np.mean(at_20["plain, radius 0.8"]) > 0.8 > 0.6 > np.mean(at_40["plain, radius 0.8"])
+    assert f"; {sequences.MEMORY_STEPS} steps)" in NOTE
 
 
 # --- Autoencoders ---------------------------------------------------------------------------------
@@ -208,6 +210,7 @@ def test_the_errors_of_pca_in_the_table_are_those_of_now(data):
 
 
 def test_a_curved_autoencoder_is_better_than_pca_with_small_codes_and_overfits_with_32():
+    assert f"trained for {sequences.EPOCHS} epochs" in NOTE
     for code, numbers in table("sequences_codes").items():
         pca_train, train, pca_test, test = numbers
         assert train < pca_train

@@ -33,7 +33,7 @@ SYMBOLS = 4  # to be remembered, and as many others that distract
 DELAYS = (10, 20, 40)  # steps from the symbol to the question, both counted
 MEMORY_UNITS = 32
 MEMORY_RADII = (0.8, 1.0)
-MEMORY_STEPS = 400  # of training
+MEMORY_STEPS = 250  # of training
 MEMORY_BATCH = 20
 LONGEST_GRADIENT = 1.0  # a longer one is shortened to this
 
@@ -49,7 +49,7 @@ NOISE = 0.4  # standard deviation, of pixels from 0 to 1
 def arrow(axis, start, end, colour="black", style="-") -> None:
     """Draw an arrow from one point to another."""
     look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", end, start, arrowprops=look | {"linewidth": 1.4})
+    axis.annotate("", end, start, arrowprops=look | {"linewidth": 1.4}, zorder=1)
 
 
 def box(axis, x, y, text: str, width=0.9, height=0.7, colour="#dce9f5", size=11) -> None:
@@ -353,21 +353,22 @@ def memory_accuracies(delay: int, networks: int = NETWORKS) -> dict[str, np.ndar
 
 def draw_gradients() -> None:
     """Draw how gradients fade or grow, and what that means for remembering."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.7))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9))
     earlier = np.arange(STEPS)
     colours = (GREY, BLUE, ORANGE)
     for radius, colour in zip(RADII, colours, strict=True):
         for scale, style, name in zip(INPUT_SCALES, ("-", "--"), ("weak", "strong"), strict=True):
             norms = gradient_norms(rnn_step, new_rnn(radius, scale, inputs=8))
-            label = f"radius {radius:g}, {name} inputs"
+            label = f"{radius:g}, {name} inputs"
             axes[0].semilogy(earlier, norms, style, color=colour, label=label)
-    axes[0].set(title="plain network, not trained", ylabel="gradient, relative")
+    axes[0].set_title("plain network, not trained", fontsize=11)
+    axes[0].set_ylabel("gradient, relative")
     for bias, colour, style in zip(FORGET_BIASES, colours, (":", "--", "-"), strict=True):
         norms = gradient_norms(lstm_step, new_lstm(bias, 8, UNITS, NETWORKS))
-        axes[1].semilogy(earlier, norms, style, color=colour, label=f"forget gate's bias {bias:g}")
-    axes[1].set(title="LSTM, not trained")
+        axes[1].semilogy(earlier, norms, style, color=colour, label=f"{bias:g}")
+    axes[1].set_title("LSTM, not trained", fontsize=11)
     for axis in axes[:2]:
-        axis.set(xlabel="steps before the last", ylim=(1e-18, 1e4))
+        axis.set(xlabel="steps before the last", ylim=(1e-20, 1e4))
 
     accuracies = [memory_accuracies(delay) for delay in DELAYS]
     looks = [
@@ -386,12 +387,14 @@ def draw_gradients() -> None:
         axes[2].plot(places, each.mean(axis=1), style + marker, color=colour, ms=6, label=name)
     axes[2].axhline(1 / SYMBOLS, color="black", lw=0.8, ls=":")
     axes[2].text(1.35, 1 / SYMBOLS - 0.08, "chance", fontsize=8)
-    axes[2].set(title="trained to remember a symbol", ylabel="accuracy", ylim=(0, 1.05))
+    axes[2].set_title("trained to remember a symbol", fontsize=11)
+    axes[2].set(ylabel="accuracy", ylim=(0, 1.05))
     axes[2].set_xticks(range(len(DELAYS)), DELAYS)
     axes[2].set_xlabel("steps from symbol to question")
-    for axis in axes:
+    for axis, title in zip(axes, ("spectral radius", "forget gate's bias", None), strict=True):
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="lower left")
+        look = {"fontsize": 8 if title else 7, "title_fontsize": 8, "labelspacing": 0.25}
+        axis.legend(loc="lower left", title=title, handlelength=1.7, **look)
     figure.tight_layout()
     drawing.save(figure, "sequences_gradients")
 
