@@ -26,9 +26,9 @@ def wanted() -> str:
 
 def install() -> None:
     """Make the environment, unless it is there and up to date."""
-    if DONE.is_file() and DONE.read_text() == wanted():
+    if PYTHON.exists() and DONE.is_file() and DONE.read_text() == wanted():
         return
-    print("installing docs/requirements.lock (about 35 MB to download, once)", flush=True)
+    print("installing docs/requirements.lock (about 40 MB to download, once)", flush=True)
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     pip = [str(PYTHON), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     pip += ["--quiet", "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)]
@@ -41,19 +41,29 @@ def install() -> None:
     DONE.write_text(wanted())
 
 
+def build() -> Path:
+    """Build all pages anew, and put them in the place of the old ones when they are whole."""
+    new, html = DOCS / "_build" / "new", DOCS / "_build" / "html"
+    print(f"building {html}", flush=True)
+    shutil.rmtree(new, ignore_errors=True)
+    command = [str(PYTHON), "-m", "sphinx", "-W", "--keep-going", "-E", "-q"]
+    command += ["-d", str(DOCS / "_build" / "doctrees"), str(DOCS), str(new)]
+    if subprocess.run(command, check=False).returncode:
+        sys.exit("error: the site has not been built; the lines above say why")
+    shutil.rmtree(html, ignore_errors=True)
+    new.rename(html)
+    return html
+
+
 def main() -> None:
     """Install, then build."""
     try:
         install()
-        command = [str(PYTHON), "-m", "sphinx", "-W", "--keep-going", "-E", "-q"]
-        html = DOCS / "_build" / "html"
-        if subprocess.run([*command, str(DOCS), str(html)], check=False).returncode:
-            sys.exit("error: the site has not been built; the warnings above say why")
+        print(f"open {build() / 'index.html'}")
     except OSError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    print(f"open {html / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "docs"))
+import results  # noqa: E402
+
 README = (ROOT / "README.md").read_text()
 SETUP, TEST = (
     "./setup_env.sh python examples/example07_vgg16_cifar10.py --data sample",
@@ -22,9 +25,6 @@ def test_tables_are_what_the_result_files_say():
 
 
 def test_check_notices_a_number_that_was_changed_by_hand(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import results
-
     changed = README.replace("| 06 | `python", "| 60 | `python", 1)
     assert changed != README
     monkeypatch.setattr(results, "README", tmp_path / "README.md")
@@ -58,6 +58,8 @@ def test_every_picture_is_shown():
     shown = set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
     for note in (ROOT / "docs" / "notes").glob("*.md"):
         shown |= set(re.findall(r"!\[[^]]*\]\(\.\./(images/[^)]+)\)", note.read_text()))
+    for run in (ROOT / "docs" / "results").glob("*.txt"):  # shown on the example's page
+        shown |= {f"images/{path.name}" for path in results.pictures_of(run.with_suffix(".json"))}
     assert pictures == {f"docs/{path.removeprefix('docs/')}" for path in shown}
 
 
