@@ -337,12 +337,13 @@ def shift_to_sigmoids(variables: list[tf.Variable]) -> None:
 
 
 def training_table(shallow: dict, deep: dict) -> str:
-    """Return the best accuracies over the learning rates, with the spread over the seeds."""
+    """Return the best accuracies over the learning rates, in per cent, with those of all seeds."""
 
     def cell(results):
         best = results.mean(axis=0).argmax()
         seeds = results[:, best]
-        text = f"{seeds.mean():.1%} ({seeds.min():.1%} to {seeds.max():.1%})"
+        numbers = 100 * np.array([seeds.mean(), seeds.min(), seeds.max()])
+        text = "{:.1f} ({:.1f} to {:.1f})".format(*numbers)
         same = np.ptp(results) < 0.01  # nothing to choose
         return text, "any" if same else f"{RATES[best]:g}"
 

@@ -291,12 +291,13 @@ def at_best(results: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def training_table(measured: dict) -> str:
-    """Return the accuracies at the best learning rate, with their spread over the orders."""
+    """Return the accuracies at the best learning rate, in per cent, with their spread."""
     rows = []
     for start, results in measured.items():
         for name in LOSSES:
             right, rate = at_best(results[name])
-            text = f"{right.mean():.1%} ({right.min():.1%} to {right.max():.1%})"
+            numbers = 100 * np.array([right.mean(), right.min(), right.max()])
+            text = "{:.1f} ({:.1f} to {:.1f})".format(*numbers).replace(" ", "\N{NO-BREAK SPACE}")
             rows.append([start, name, text, f"1/{1 / rate:.0f}" if rate < 1 else f"{rate:.0f}"])
     return drawing.table(["start", "loss", "right answers", "best rate"], "llrr", rows)
 
