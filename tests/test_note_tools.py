@@ -224,11 +224,11 @@ def test_reading_as_example_10_measured_it():
     assert table == generated("tools_reading")
     rows = [re.findall(r"[\d,]+(?= \|)", line) for line in table.splitlines()[2:]]
     _, files, shards, decoded, pipeline, learning = (int(row[0].replace(",", "")) for row in rows)
-    assert 9 < shards / files < 12  # "ten times as fast"
+    assert shards / files > 5  # "many times as fast"
     assert learning < pipeline < decoded < files
     photographs = int(rows[0][0].replace(",", ""))
-    # "about two thirds of the time that the network needs to learn from an image"
-    assert learning / photographs == pytest.approx(2 / 3, abs=0.05)
+    # "more than half of the time that the network needs to learn from an image"
+    assert 0.5 < learning / photographs < 1
 
 
 # --- Number formats -------------------------------------------------------------------------------
