@@ -50,6 +50,7 @@ def made_by(name, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_what_lies_in_docs_is_what_the_script_makes(name, tmp_path):
     if name in REAL_DATA and not REAL_DATA[name].exists():

@@ -158,7 +158,7 @@ def test_table_of_training_says_what_the_page_says():
 
 
 def test_deep_sigmoids_learn_only_from_the_start_of_tanh(monkeypatch):
-    digits = figures.load_digits()
+    digits = figures.drawing.small_digits()
     monkeypatch.setattr(figures, "RATES", np.array([0.25, 1]))
     monkeypatch.setattr(figures, "SEEDS", 1)
     monkeypatch.setattr(figures, "TRAINED", [("sigmoid", "Glorot")])
@@ -168,7 +168,7 @@ def test_deep_sigmoids_learn_only_from_the_start_of_tanh(monkeypatch):
 
 
 def test_dead_units(monkeypatch):
-    digits = figures.load_digits()
+    digits = figures.drawing.small_digits()
     monkeypatch.setattr(figures, "DEAD_RATES", np.array([0.125, 0.5, 1]))
     dead, right = figures.measure_dead(digits, "ReLU")
     before, after = dead.mean(axis=(1, 3))

@@ -8,15 +8,11 @@ scikit-learn's handwritten digits, so that it takes seconds and comes out the sa
 """
 
 import itertools
-import tempfile
-from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
 from drawing import plt, tf  # isort: skip
 
 import numpy as np
-
-from datasets import mnist
 
 # %% Curves
 
@@ -238,24 +234,6 @@ BATCH_SIZE = 50
 SEEDS = 3
 
 
-def load_digits() -> tuple[np.ndarray, ...]:
-    """Return sample data: float32 images (N, 196), mean 0, variance 1, and labels, twice.
-
-    To be quick, 2 x 2 pixels are averaged. Training images come first, then those for validation.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        data = mnist.load("sample", Path(folder))
-    arrays = []
-    for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.validation_images, data.validation_labels),
-    ):
-        images = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
-        arrays += [images.astype(np.float32), labels]
-    mean, deviation = arrays[0].mean(), arrays[0].std()
-    return (arrays[0] - mean) / deviation, arrays[1], (arrays[2] - mean) / deviation, arrays[3]
-
-
 def make_networks(sizes, gain: float, count: int) -> list[tf.Variable]:
     """Return kernels and biases of `count` networks for each seed; the output layer is zero."""
     variables = []
@@ -408,7 +386,7 @@ def main() -> None:
     depth = measure_depth()
     draw_depth(depth)
     drawing.write(depth_table(depth), "activations_depth")
-    digits = load_digits()
+    digits = drawing.small_digits()
     shallow, deep = (trained_accuracies(hidden, digits) for hidden in (SHALLOW, DEEP))
     drawing.write(training_table(shallow, deep), "activations_training")
     draw_dead({kind: measure_dead(digits, kind) for kind in KINDS})

@@ -7,16 +7,12 @@ here is trained on sample data, scikit-learn's handwritten digits, so that it ta
 comes out the same everywhere.
 """
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
 from drawing import plt, tf  # isort: skip
 
 import numpy as np
-
-from datasets import mnist
 
 CLASSES = 10
 
@@ -196,21 +192,10 @@ HIDDEN = 64
 
 
 def load_digits() -> tuple[np.ndarray, ...]:
-    """Return sample data: float32 images (N, 196), mean 0, variance 1, and one-hot labels, twice.
-
-    To be quick, 2 x 2 pixels are averaged. Training images come first, then those for validation.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        data = mnist.load("sample", Path(folder))
-    arrays = []
-    for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.validation_images, data.validation_labels),
-    ):
-        images = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
-        arrays += [images.astype(np.float32), np.eye(CLASSES, dtype=np.float32)[labels]]
-    mean, deviation = arrays[0].mean(), arrays[0].std()
-    return (arrays[0] - mean) / deviation, arrays[1], (arrays[2] - mean) / deviation, arrays[3]
+    """Return the sample digits, images float32 (N, 196) and one-hot labels, twice."""
+    images, labels, others, their_labels = drawing.small_digits()
+    one_hot = np.eye(CLASSES, dtype=np.float32)
+    return images, one_hot[labels], others, one_hot[their_labels]
 
 
 def make_start(hidden: int) -> list[np.ndarray]:

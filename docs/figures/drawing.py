@@ -1,4 +1,4 @@
-"""What the scripts that draw the notes' figures share: where files go, and how tables look.
+"""What the scripts that draw the notes' figures share: where files go, tables, small digits.
 
 A script `docs/figures/NAME.py` makes the pictures `NAME_*.png` and the tables `NAME_*.md` of one
 note; NAME is one word. It imports this module before TensorFlow, and ends with `drawing.run(main)`.
@@ -6,11 +6,15 @@ note; NAME is one word. It imports this module before TensorFlow, and ends with 
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that `datasets`, `examples` and `models` are ours
+import numpy as np  # noqa: E402
+
+from datasets import mnist  # noqa: E402
 from examples import common  # noqa: E402  # imports TensorFlow silently
 from examples.common import plt, tf  # noqa: E402
 
@@ -51,3 +55,21 @@ def write(text: str, name: str) -> Path:
     path.write_text(f"<!-- made by {script} -->\n\n{text.strip()}\n")
     print("wrote", common.shown(path))
     return path
+
+
+def small_digits() -> tuple[np.ndarray, ...]:
+    """Return sample data: float32 images (N, 196), mean 0, variance 1, and labels, twice.
+
+    To be quick, 2 x 2 pixels are averaged. Training images come first, then those for validation.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = mnist.load("sample", Path(folder))
+    arrays = []
+    for images, labels in (
+        (data.train_images, data.train_labels),
+        (data.validation_images, data.validation_labels),
+    ):
+        images = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
+        arrays += [images.astype(np.float32), labels]
+    mean, deviation = arrays[0].mean(), arrays[0].std()
+    return (arrays[0] - mean) / deviation, arrays[1], (arrays[2] - mean) / deviation, arrays[3]
