@@ -115,6 +115,13 @@ def with_index(text: str) -> str:
     return pattern.sub(lambda found: f"{found[1]} {in_short(found[2])} |", text)
 
 
+def with_output(text: str) -> str:
+    """Return README.md's text with what its first command prints as in the recorded run."""
+    output = (RESULTS / "example07_sample.txt").read_text()
+    pattern = re.compile(r"(The first then prints this.*?\n\n```\n).*?```", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{output}```", text, count=1)
+
+
 def benchmarks() -> str:
     """Return the tables that the benchmarks have written, each under its command."""
     parts = []
@@ -134,7 +141,7 @@ def filled_in(text: str) -> str:
         if not (has_start and has_end):
             sys.exit(f"README.md lacks {end if has_start else start}")
         text = f"{before}{start}\n\n{content}\n\n{end}{after}"
-    return with_index(text)
+    return with_output(with_index(text))
 
 
 def main(arguments: list[str]) -> None:

@@ -40,6 +40,11 @@ def test_the_two_commands_stand_together_and_ci_runs_the_second():
     assert TEST in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def test_what_the_first_command_prints_is_a_recorded_run():
+    output = (ROOT / "docs" / "results" / "example07_sample.txt").read_text()
+    assert f"```\n{output}```" in README
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("example[0-9]*.py")), ids=str)
 def test_every_example_is_in_the_index(path):
     assert f"](examples/{path.name})" in README
