@@ -28,6 +28,14 @@ def imported_modules(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def known_flags(path, capsys):
+    """Return the flags that an example's --help names."""
+    main = importlib.import_module(f"examples.{path.stem}").main
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+
+
 def test_there_are_examples_and_no_two_have_a_number():
     numbers = [path.name[len("example") :][:2] for path in EXAMPLES]
     assert len(numbers) >= 2
@@ -52,10 +60,7 @@ def test_docstring(path):
 
 @each_example
 def test_commands_of_the_docstring_have_flags_that_exist(path, capsys):
-    main = importlib.import_module(f"examples.{path.stem}").main
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    known = known_flags(path, capsys)
     commands = re.findall(r"^    python .*$", ast.get_docstring(ast.parse(path.read_text())), re.M)
     used = set(re.findall(r"--[a-z][a-z-]*", " ".join(commands)))
     assert used <= known
@@ -67,10 +72,7 @@ TRAINING = ("--batch-size", "--learning-rate", "--seed", "--precision", "--train
 
 @each_example
 def test_flags_are_those_of_the_others(path, capsys):
-    main = importlib.import_module(f"examples.{path.stem}").main
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    known = known_flags(path, capsys)
     if path.stem.startswith("example01"):  # adds two numbers: no data, no files
         return
     assert known.issuperset(SHARED)
