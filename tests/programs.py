@@ -5,6 +5,7 @@ in one of their own, to their end or until a signal stops them; and reading what
 import contextlib
 import importlib
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples import common  # noqa: E402
+from examples.helpers import cli, report  # noqa: E402
 
 
 def figures(name):
@@ -39,7 +40,7 @@ def run(main, *argv):
 def without_pictures(main, *argv):
     """Run main() without its pictures, which take longer than a short training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "save_figure", lambda figure, path: common.plt.close(figure) or path)
+        patch.setattr(report, "save_figure", lambda figure, path: report.plt.close(figure) or path)
         return main(list(map(str, argv)))
 
 
@@ -47,7 +48,7 @@ def status(main, capsys, *argv):
     """Run main() as a program does: exit status, and the lines on stderr."""
     code = 0
     try:
-        common.run(lambda: main(list(map(str, argv))))
+        cli.run(lambda: main(list(map(str, argv))))
     except SystemExit as error:
         code = error.code
     return code, lines_without_bars(capsys.readouterr().err)
@@ -102,13 +103,12 @@ def checkpoint_folder(models_dir):
     return folder
 
 
-def final_state(models_dir, *roots):
-    """Return all that was trained, byte by byte, without the seconds that it took.
-
-    It is what a checkpoint has below `roots`, "training" if none is given.
-    """
-    reader = common.tf.train.load_checkpoint(str(checkpoint_folder(models_dir)))
-    names = [n for n in reader.get_variable_to_shape_map() if n.startswith(roots or "training")]
-    assert any("history" in name for name in names)
-    state = {name: reader.get_tensor(name) for name in names}
-    return {n: (v[:, :4] if "history" in n else v).tobytes() for n, v in state.items()}
+def final_state(models_dir):
+    """Return all that was trained, byte by byte, and the history without the seconds it took."""
+    reader = report.tf.train.load_checkpoint(str(checkpoint_folder(models_dir)))
+    names = [name for name in reader.get_variable_to_shape_map() if "CHECKPOINTABLE" not in name]
+    state = {name: reader.get_tensor(name) for name in names if "save_counter" not in name}
+    step, history, values, _ = json.loads(state.pop("state/.ATTRIBUTES/VARIABLE_VALUE"))
+    for row in history:
+        row.pop("seconds")
+    return {name: value.tobytes() for name, value in state.items()}, step, history, values

@@ -1,0 +1,37 @@
+"""What every example needs and none teaches.
+
+cli: flags, errors, exit status. device: where and in which arithmetic to compute. run: a training
+that can be stopped and continued. report: metrics.json and the standard pictures.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+
+STARTED = time.perf_counter()  # total_seconds counts from here, TensorFlow's start-up included
+
+# What has to be settled before TensorFlow, Keras, matplotlib and tqdm are imported; whoever sets
+# one of these variables from outside decides. With an NVIDIA driver, TensorFlow shall say what
+# keeps it from using the GPU; without one, nothing that it says while it starts is of use.
+HAS_NVIDIA = shutil.which("nvidia-smi") is not None
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if HAS_NVIDIA else "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files; no screen is needed
+if not sys.stderr.isatty():  # in a log, a line of a progress bar every half minute
+    os.environ.setdefault("TQDM_DELAY", "10")
+    os.environ.setdefault("TQDM_MININTERVAL", "30")
+    os.environ.setdefault("TQDM_MAXINTERVAL", "30")
+    os.environ.setdefault("TQDM_BAR_FORMAT", "{desc}: {n_fmt} of {total_fmt}, {elapsed}\n")
+if not HAS_NVIDIA:  # two lines come whatever the log level
+    _stderr, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(_nowhere, 2)
+_before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C just ends: nothing is made yet
+import tensorflow as tf
+
+signal.signal(signal.SIGINT, _before)
+if not HAS_NVIDIA:
+    os.dup2(_stderr, 2)
+    os.close(_stderr), os.close(_nowhere)
+tf.get_logger().setLevel("ERROR")

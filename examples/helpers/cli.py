@@ -1,0 +1,105 @@
+"""The flags that all examples share, the errors that a user can mend, and the exit status."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from datasets.download import DataError
+from models import WeightsError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is one line that says what, where and what to do."""
+
+
+def number(kind: type, least: float, most: float) -> Callable[[str], float]:
+    """Make a parser of numbers from `least` to `most`, for argparse."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    return parse
+
+
+positive_int = number(int, 1, 2**31 - 1)
+positive_float = number(float, 1e-45, 3e38)  # what float32 can hold
+
+
+def make_parser(
+    docstring: str,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+) -> argparse.ArgumentParser:
+    """Make a parser with the flags that all examples share; the numbers are its defaults.
+
+    Without `epochs` it has no flags for training.
+    """
+    parser = argparse.ArgumentParser(
+        description=docstring.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
+    add("--data-dir", type=Path, default=ROOT / "datasets" / "downloads", help="where data lies")
+    add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
+    add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
+    if epochs is not None:
+        add("--epochs", type=positive_int, default=epochs, help="passes over the training images")
+        add("--batch-size", type=positive_int, default=batch_size, help="images in a step")
+        add("--learning-rate", type=positive_float, default=learning_rate, help="at its highest")
+        add("--seed", type=number(int, 0, 2**31 - 1), default=0, help="of every random choice")
+        add("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+        add("--train-images", type=positive_int, metavar="N", help="use only the first N images")
+        add("--restart", action="store_true", help="begin anew, whatever has been saved")
+    return parser
+
+
+def settings(args: argparse.Namespace, dtype: tf.DType, but: Sequence[str] = ()) -> dict:
+    """Return the flags that decide what a training comes to: all but paths, checks and `but`."""
+    others = {"data_dir", "models_dir", "min_accuracy", "restart", "image", *but}
+    chosen = {name: value for name, value in vars(args).items() if name not in others}
+    return chosen | {"precision": dtype.name}
+
+
+def run(main: Callable[[], dict]) -> None:
+    """Run an example's main() as a program and exit with the status that the README describes.
+
+    0 done; 1 with one line for what the user can mend; 2 wrong flags; 130 after Ctrl-C. Any other
+    error is a fault of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except KeyboardInterrupt as stop:
+        print("\ninterrupted", *stop.args, sep="; ", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, DataError, WeightsError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as short as it can be written from the current folder."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn what keeps a file from being written, such as a full disk, into a UserError."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow wraps the system's errors
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:150]
+        raise UserError(f"cannot write {shown(path)}: {reason}") from error

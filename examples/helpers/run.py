@@ -1,0 +1,213 @@
+"""A training that can be stopped at any moment, even by a power cut, and continued.
+
+Example 06 shows how it is used and explains what makes it exact.
+"""
+
+import ast
+import hashlib
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from examples.helpers.cli import ROOT, UserError, shown, writing
+
+KEPT = 3  # runs whose checkpoints are kept, the newest ones
+
+
+def code_of(script: Path) -> str:
+    """Return what a script computes, without comments, docstrings and formatting.
+
+    That is its syntax tree, and those of the models that it imports.
+    """
+    tree, models = ast.parse(script.read_text(encoding="utf-8")), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)  # a text that stands alone, such as a docstring
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("models"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            models |= {ROOT / f"{name.replace('.', '/')}.py" for name in names}
+    return ast.dump(tree) + "".join(code_of(path) for path in sorted(models) if path.is_file())
+
+
+class Run:
+    """What a training has come to, written to disk after each epoch and on Ctrl-C.
+
+        run = Run(folder, settings, __file__, epochs, steps, args.restart, network=network)
+        for epoch in run:
+            for step in run.steps():
+                run.record(train_step(...))  # scalars by name
+            run.validate({"validation_loss": ..., "validation_accuracy": ...})
+
+    Attributes:
+        step: how many steps are done in all.
+        history: a dictionary for each epoch that is done, its figures by name and its `seconds`.
+        folder: of the checkpoints. It is named by settings and code, so that other settings or
+            other code never meet them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict,
+        script: str,
+        epochs: int,
+        steps: int,
+        restart: bool = False,
+        **trained: tf.Module,
+    ):
+        """Begin a run, or take up the one of these settings where it was left.
+
+        Args:
+            folder: models/<script name>.
+            settings: all flags that decide the result.
+            script: the example's `__file__`.
+            epochs: how many there are to be.
+            steps: in an epoch.
+            restart: forget what has been saved.
+            trained: all that changes in training: networks, optimizers (built), variables.
+
+        Raises:
+            UserError: there is no step to do, the checkpoint is damaged, or it cannot be written.
+        """
+        if steps < 1:
+            raise UserError("the training images do not fill a batch: lower --batch-size")
+        self.epochs, self.steps_per_epoch, self.step, self.history = epochs, steps, 0, []
+        self._values, self._seconds, self._stop_asked = [], 0.0, False
+        text = json.dumps(settings, sort_keys=True, default=str) + code_of(Path(script))
+        self.folder = folder / "checkpoints" / hashlib.sha256(text.encode()).hexdigest()[:12]
+        with writing(self.folder):  # better now than after the first epoch
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if restart:
+                (self.folder / "checkpoint").unlink(missing_ok=True)  # TensorFlow's list
+            self.folder.touch()
+        for old in sorted(self.folder.parent.iterdir(), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._state = tf.Variable("", dtype=tf.string)  # JSON: numbers come back to the last bit
+        checkpoint = tf.train.Checkpoint(state=self._state, **trained)
+        try:
+            self._manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+            if self._manager.latest_checkpoint:
+                checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
+                state = json.loads(self._state.numpy())
+                self.step, self.history, self._values, self._seconds = state
+                print(f"going on after step {self.step}, from {shown(self.folder)}")
+        except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
+            reason = str(error).partition("\n")[0][:150]
+            raise UserError(
+                f"the checkpoint in {shown(self.folder)} cannot be restored ({reason}); "
+                "--restart begins anew"
+            ) from error
+
+    @property
+    def done(self) -> float:
+        """The share of all steps that is done, from 0 to 1."""
+        return self.step / (self.epochs * self.steps_per_epoch)
+
+    def columns(self) -> dict[str, list[float]]:
+        """Return the history as a list for each figure."""
+        return {name: [row[name] for row in self.history] for name in self.history[0]}
+
+    def save(self) -> None:
+        """Write a checkpoint; a kill leaves the last one or this one, never half of one."""
+        values = [{name: float(value) for name, value in row.items()} for row in self._values]
+        self._state.assign(json.dumps([self.step, self.history, values, self._seconds]))
+        with writing(self.folder):
+            self._manager.save()
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the number, from 0, of each epoch that is not done.
+
+        The first Ctrl-C or SIGTERM lets the step at hand end, and stops when it is saved; a second
+        Ctrl-C interrupts at once. A signal that the shell has ignored (nohup) stays ignored.
+        """
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask_to_stop(*_: object) -> None:
+            self._stop_asked = True
+            if before[signal.SIGINT] != signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        try:
+            for number, handler in before.items():
+                if handler != signal.SIG_IGN:
+                    signal.signal(number, ask_to_stop)
+            for epoch in range(len(self.history), self.epochs):
+                yield epoch
+                self._stop_if_asked(epoch + 1 < self.epochs)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def steps(self) -> Iterator[int]:
+        """Yield the number, from 0, of each step of this epoch that is not done; show a bar."""
+        count, title = self.steps_per_epoch, f"epoch {len(self.history) + 1}"
+        first = self.step - len(self.history) * count
+        with tqdm(range(first, count), title, count, initial=first, leave=False) as bar:
+            for step in bar:
+                began = time.perf_counter()
+                yield step
+                self._seconds += time.perf_counter() - began
+                self.step += 1
+                if self._stop_asked and step + 1 < count:  # a whole epoch is saved by validate()
+                    self.save()
+                    self._stop_if_asked()
+
+    def record(self, values: dict[str, tf.Tensor]) -> None:
+        """Take note of what a step has returned, scalars by name."""
+        self._values.append(values)
+
+    def validate(self, values: dict[str, float]) -> None:
+        """End an epoch: print its line, with the means of its steps and these values, and save.
+
+        Raises:
+            UserError: one of them is no finite number.
+        """
+        means = {k: np.mean([float(step[k]) for step in self._values]) for k in self._values[0]}
+        row = {name: float(value) for name, value in (means | values).items()}
+        figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items()]
+        line = f"epoch {len(self.history) + 1:2}: {', '.join(figures)}, {self._seconds:.1f} s"
+        if not np.isfinite(list(row.values())).all():
+            raise UserError(f"{line}: use a smaller --learning-rate")
+        print(line, flush=True)
+        self.history.append(row | {"seconds": self._seconds})
+        self._values, self._seconds = [], 0.0
+        self.save()
+
+    def _stop_if_asked(self, unless_done: bool = True) -> None:
+        if self._stop_asked and unless_done:
+            where = f"saved after step {self.step} in {shown(self.folder)}"
+            raise KeyboardInterrupt(f"{where}; the same command goes on from there")
+
+    def callback(self) -> tf.keras.callbacks.Callback:
+        """Return this run as a callback for the fit() of a Keras model.
+
+        It wants `initial_epoch=len(run.history)`. fit() cannot begin in the middle of an epoch, so
+        that Ctrl-C leaves what the last epoch has saved.
+        """
+        run, numbers = self, iter(self)
+
+        class Callback(tf.keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+                next(numbers)
+                self.steps = run.steps()
+                next(self.steps)
+
+            def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+                if run._stop_asked:
+                    raise KeyboardInterrupt("the same command goes on after the last epoch")
+                next(self.steps, None)
+
+            def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+                run.record({name: v for name, v in logs.items() if not name.startswith("val_")})
+                run.validate(
+                    {f"validation_{name[4:]}": logs[name] for name in logs if "val_" in name}
+                )
+
+        return Callback()

@@ -1,0 +1,35 @@
+"""Weights that a run of an example has left for later: folder/weights.*, a TensorFlow checkpoint."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from models import WeightsError
+
+
+def write_weights(network: tf.Module, folder: Path) -> Path:
+    """Write a trained network's variables and return the path of the checkpoint's index.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
+    try:
+        tf.train.Checkpoint(network=network).write(str(folder / "weights"))
+    except tf.errors.OpError as error:
+        raise WeightsError(f"cannot write {folder / 'weights'}: {error.message}") from error
+    return folder / "weights.index"
+
+
+def read_weights(network: tf.Module, folder: Path, script: str) -> None:
+    """Give a network the variables that the last run of the script has written to the folder.
+
+    Raises:
+        WeightsError: no run has come to its end yet, or the variables are not this network's.
+    """
+    again = f"run  python examples/{Path(script).name}  first"
+    if not (folder / "weights.index").is_file():
+        raise WeightsError(f"no trained network in {folder}: {again}")
+    try:
+        tf.train.Checkpoint(network=network).read(str(folder / "weights")).assert_consumed()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        raise WeightsError(f"{folder}/weights is damaged or of another network: {again}") from error

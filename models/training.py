@@ -1,0 +1,31 @@
+"""What every training loop needs: the loss, the accuracy, a learning-rate schedule, a count.
+
+Example 03 writes the first three out and explains them; the examples after it take them from here.
+"""
+
+import tensorflow as tf
+
+
+def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the cross-entropy of logits (N, C) and labels int32 (N,), averaged over the batch."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the share of rows of logits (N, C) whose largest entry is the label's, int32 (N,)."""
+    hits = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+    return tf.reduce_mean(tf.cast(hits, tf.float32))
+
+
+def one_cycle(done: float, warm_up: float) -> float:
+    """Return the learning rate's share of its peak when the share `done` of the steps is done.
+
+    It rises from zero to the peak in the share `warm_up` of the steps, then falls to zero (L.
+    Smith, N. Topin 2017, https://arxiv.org/abs/1708.07120).
+    """
+    return min(done / warm_up, (1 - done) / (1 - warm_up))
+
+
+def count_parameters(network: tf.Module) -> int:
+    """Count the trainable numbers of a network or a Keras model."""
+    return sum(int(tf.size(variable)) for variable in network.trainable_variables)
