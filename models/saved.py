@@ -1,4 +1,4 @@
-"""Weights that a run of an example has left for later: folder/weights.*, a TensorFlow checkpoint."""
+"""Weights that a run of an example has left for later, as a TensorFlow checkpoint."""
 
 from pathlib import Path
 
