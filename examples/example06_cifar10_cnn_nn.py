@@ -23,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
 from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
+
 import numpy as np
 import tensorflow as tf
 
