@@ -41,26 +41,17 @@ def finish(
 ) -> dict:
     """Write metrics.json, print the result and what was written, and check --min-accuracy.
 
-    Args:
-        folder: where metrics.json goes.
-        metrics: the example's figures, among them `test_accuracy`, `train_seconds` and `data`.
-        files: what else the example has written.
-        script: the example's `__file__`.
-        argv: the arguments given to main(), None for those of the command line.
-        min_accuracy: the flag.
-
-    Returns:
-        The metrics, with the time in all, the command, the versions and the machine.
+    `metrics` are the example's figures, among them `test_accuracy`, `train_seconds` and `data`;
+    `files` what else it has written; `script` its `__file__`; `argv` the arguments given to main(),
+    None for those of the command line. Returned are the metrics, with the time in all, the command,
+    the versions and the machine.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    versions = {"tensorflow": tf.__version__, "numpy": np.__version__}
     metrics = metrics | {
         "total_seconds": round(time.perf_counter() - STARTED, 1),
         "command": shlex.join(["python", f"examples/{Path(script).name}", *arguments]),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": {"python": platform.python_version(), **versions},
         "machine": {
             "processor": processor().get("model name", platform.processor()),
             "cores": cores(),
@@ -115,12 +106,9 @@ def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float
     """Plot loss and accuracy by epoch, of training and validation."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        for key, label, style in (
-            (name, "training", "o-"),
-            (f"validation_{name}", "validation", "s--"),
-        ):
-            epochs = range(1, len(history[key]) + 1)
-            axis.plot(epochs, history[key], style, label=label, markersize=4)
+        for key, style in ((name, "o-"), (f"validation_{name}", "s--")):
+            label = "training" if key == name else "validation"
+            axis.plot(range(1, len(history[key]) + 1), history[key], style, label=label)
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -133,20 +121,13 @@ def plot_confusion_matrix(
     folder: Path, title: str, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
 ) -> Path:
     """Plot how many images of each true class (row) were taken for each class (column)."""
-    from sklearn.metrics import ConfusionMatrixDisplay  # here, since importing it takes a second
+    from sklearn import metrics  # here, since importing it takes a second
 
     figure, axis = plt.subplots(figsize=(7, 6))
-    classes, predictions = range(len(names)), probabilities.argmax(axis=1)
-    ConfusionMatrixDisplay.from_predictions(
-        y_true=labels,
-        y_pred=predictions,
-        labels=classes,
-        display_labels=names,
-        ax=axis,
-        cmap="Blues",
-        colorbar=False,
-        xticks_rotation=45,
-    )
+    predictions = probabilities.argmax(axis=1)
+    matrix = metrics.confusion_matrix(labels, predictions, labels=range(len(names)))
+    display = metrics.ConfusionMatrixDisplay(matrix, display_labels=names)
+    display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=45)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     return save_figure(figure, folder / "confusion_matrix.png")
 
@@ -164,8 +145,8 @@ def plot_worst_mistakes(
     wrong = np.flatnonzero(predictions != labels)
     wrong = wrong[np.argsort(-certainty[wrong], kind="stable")][:32]
     captions = [f"{names[predictions[i]]} {certainty[i]:.0%}\nis {names[labels[i]]}" for i in wrong]
-    title = f"{title}: the worst mistakes"
-    return plot_images(images[wrong], folder / "worst_mistakes.png", title, captions)
+    path = folder / "worst_mistakes.png"
+    return plot_images(images[wrong], path, f"{title}: the worst mistakes", captions)
 
 
 def plot_images(

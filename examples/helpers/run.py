@@ -64,14 +64,9 @@ class Run:
     ):
         """Begin a run, or take up the one of these settings where it was left.
 
-        Args:
-            folder: models/<script name>.
-            settings: all flags that decide the result.
-            script: the example's `__file__`.
-            epochs: how many there are to be.
-            steps: in an epoch.
-            restart: forget what has been saved.
-            trained: all that changes in training: networks, optimizers (built), variables.
+        `folder` is models/<script name>; `settings` are all flags that decide the result; `script`
+        is the example's `__file__`; `steps` are those of an epoch; `restart` forgets what has been
+        saved; `trained` is all that changes: networks, optimizers (built), variables.
 
         Raises:
             UserError: there is no step to do, the checkpoint is damaged, or it cannot be written.
@@ -205,9 +200,11 @@ class Run:
                 next(self.steps, None)
 
             def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-                run.record({name: v for name, v in logs.items() if not name.startswith("val_")})
-                run.validate(
-                    {f"validation_{name[4:]}": logs[name] for name in logs if "val_" in name}
-                )
+                values = {name.replace("val_", "validation_"): v for name, v in logs.items()}
+                run.record({name: v for name, v in values.items() if "validation" not in name})
+                run.validate({name: v for name, v in values.items() if "validation" in name})
+
+            def on_train_end(self, logs: dict | None = None) -> None:
+                numbers.close()
 
         return Callback()
