@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# usage: ./setup_env.sh [--cpu | --gpu | --docs] [COMMAND ...]
-#        ./setup_env.sh --lock
+# usage: ./setup_env.sh [--cpu | --gpu | --docs | --lock] [COMMAND ...]
 #
 # Makes the Python environment .venv, where it is missing or out of date, with uv, which is taken
 # from PATH or fetched into .uv (https://docs.astral.sh/uv/). Then it runs COMMAND there, such as
@@ -23,14 +22,14 @@ UV=0.13.9 # what is fetched where PATH has no uv 0.13 or newer: a wheel, known b
 UV_WHEELS="Linux x86_64: d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19
 Linux aarch64: ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375
 Darwin arm64: 66c512266d633bef48384a1f53003f41f2a8e7b36fe6e7fbfd3e0fd52d96fa63"
-FETCH_UV='import hashlib, io, re, sys, urllib.parse, urllib.request, zipfile
-page, version, sha256 = sys.argv[1:]
+FETCH_UV='import hashlib, io, pathlib, re, sys, urllib.parse, urllib.request, zipfile
+page, version, sha256, target = sys.argv[1:]
 links = urllib.request.urlopen(page, timeout=60).read().decode()
 link = re.search("href=\"([^\"]+)#sha256=" + sha256, links) or sys.exit("not in " + page)
 wheel = urllib.request.urlopen(urllib.parse.urljoin(page, link.group(1)), timeout=60).read()
 hashlib.sha256(wheel).hexdigest() == sha256 or sys.exit("wrong checksum: " + link.group(1))
-files = zipfile.ZipFile(io.BytesIO(wheel))
-sys.stdout.buffer.write(files.read("uv-%s.data/scripts/uv" % version))' # not every Python has pip
+uv = zipfile.ZipFile(io.BytesIO(wheel)).read("uv-%s.data/scripts/uv" % version)
+pathlib.Path(target).write_bytes(uv)' # in plain Python, because not everyone has pip, venv or curl
 
 find_uv() { # sets $uv
   local sha256 why
@@ -43,7 +42,7 @@ find_uv() { # sets $uv
   say "fetching uv $UV into .uv"
   mkdir -p "$root/.uv" 2>/dev/null || fail "cannot write to $root"
   why=$("${PYTHON:-python3}" -c "$FETCH_UV" "${UV_DEFAULT_INDEX:-https://pypi.org/simple}/uv/" \
-    $UV "$sha256" 2>&1 >"$uv.$$") && chmod +x "$uv.$$" && mv "$uv.$$" "$uv" && return
+    $UV "$sha256" "$uv.$$" 2>&1) && chmod +x "$uv.$$" && mv "$uv.$$" "$uv" && return
   rm -f "$uv.$$"
   fail "uv cannot be fetched: ${why##*$'\n'}; https://docs.astral.sh/uv tells how to install it"
 }
@@ -52,7 +51,9 @@ run_uv() { # WHAT_FAILS ARGUMENTS: shows what it downloads, and when it fails wh
   local failure=$1 said && shift
   said=$("$uv" "$@" 2>&1 | while IFS= read -r line; do
     case $line in (Downloading* | " Downloaded"*) say "$line" ;; (*) printf '%s\n' "$line" ;; esac
-  done) || fail "$failure: $(printf '%s\n' "$said" | awk '/^error: / { why = substr($0, 8) }
+  done) && return
+  case $said in *"No space left"*) failure="disk full" ;; *retries*) failure+=", offline?" ;; esac
+  fail "$failure: $(printf '%s\n' "$said" | awk '/^error: / { why = substr($0, 8) }
     sub(/^ +cause: /, "") { cause = ": " $0 } END { print why cause }')"
 }
 
@@ -85,7 +86,7 @@ make_whole() { # aside: whatever happens, $venv is the old environment or all of
     venv --no-project --relocatable --python "${python:-3.13}" "$new"
   say "${venv##*/}: Python $(minor "$new/bin/python"), ${locks[*]##*/}"
   set -- pip sync --python "$new" --require-hashes --only-binary :all: "${locks[@]}"
-  "$uv" "$@" --offline 2>/dev/null || run_uv "the packages cannot be had from the network" "$@"
+  "$uv" "$@" --offline 2>/dev/null || run_uv "${locks[*]##*/} cannot be installed" "$@"
   contents >"$new/setup_env.stamp"
   is_whole || { rm -rf "$venv" && mv "$new" "$venv"; } # unless another call has been faster
   rm -rf "$new"
@@ -107,8 +108,7 @@ relock() { # requirements-cuda.lock gets what a GPU needs beside requirements.lo
 }
 
 main() {
-  local flag=''
-  root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+  local flag='' && root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
   case ${1:-} in
     --cpu | --gpu | --docs) flag=${1#--} && shift ;;
     --lock) cd "$root" && relock; exit ;;
