@@ -1,4 +1,4 @@
-"""Write the tables of measured results in README.md from the files in docs/results/.
+"""Write the tables of docs/results.md, and the index in README.md, from docs/results/*.json.
 
     python docs/results.py            # rewrite the tables
     python docs/results.py --check    # exit with status 1 if they are not what the files say
@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "results.md"
 RESULTS = ROOT / "docs" / "results"
 IMAGES = ROOT / "docs" / "images"
 
@@ -115,13 +116,6 @@ def with_index(text: str) -> str:
     return pattern.sub(lambda found: f"{found[1]} {in_short(found[2])} |", text)
 
 
-def with_output(text: str) -> str:
-    """Return README.md's text with what its first command prints as in the recorded run."""
-    output = (RESULTS / "example07_sample.txt").read_text()
-    pattern = re.compile(r"(The first then prints this.*?\n\n```\n).*?```", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{output}```", text, count=1)
-
-
 def benchmarks() -> str:
     """Return the tables that the benchmarks have written, each under its command."""
     parts = []
@@ -132,25 +126,26 @@ def benchmarks() -> str:
     return "\n\n".join(parts)
 
 
-def filled_in(text: str) -> str:
-    """Return README.md's text with its tables of results, and the index, up to date."""
+def with_tables(text: str) -> str:
+    """Return the text of docs/results.md with its tables up to date."""
     for name, content in (("runs", runs()), ("benchmarks", benchmarks())):
         start, end = f"<!-- {name}: written by docs/results.py -->", f"<!-- end of {name} -->"
         before, has_start, rest = text.partition(start)
         _, has_end, after = rest.partition(end)
         if not (has_start and has_end):
-            sys.exit(f"README.md lacks {end if has_start else start}")
+            sys.exit(f"docs/results.md lacks {end if has_start else start}")
         text = f"{before}{start}\n\n{content}\n\n{end}{after}"
-    return with_output(with_index(text))
+    return text
 
 
 def main(arguments: list[str]) -> None:
     """Rewrite the tables, or check them."""
-    before = README.read_text()
-    after = filled_in(before)
-    if arguments == ["--check"]:
-        sys.exit("README.md is out of date: run python docs/results.py" if before != after else 0)
-    README.write_text(after)
+    for path, fill in ((PAGE, with_tables), (README, with_index)):
+        before = path.read_text(encoding="utf-8")
+        after = fill(before)
+        if arguments == ["--check"] and before != after:
+            sys.exit(f"{path.name} is out of date: run python docs/results.py")
+        path.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

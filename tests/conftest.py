@@ -1,5 +1,6 @@
 """What tests of several files share."""
 
+import os
 import signal
 
 import pytest
@@ -14,7 +15,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory):
     """A data folder for the whole session: sample data made by one test is there for the next."""
-    return tmp_path_factory.mktemp("data")
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # one folder for all processes, each with its own
+        folder = folder.parent
+    (folder / "data").mkdir(exist_ok=True)
+    return folder / "data"
 
 
 @pytest.fixture(scope="session")

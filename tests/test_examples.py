@@ -1,160 +1,202 @@
-"""Checks that every example has the shape that readers know from the others: what its docstring
-says, its cells, its main(), that it stands by itself, and that --help and importing are quiet.
+"""What holds for every example: the shape that readers know from the others, and how it behaves as a
+program: it learns on sample data, a second run continues the first, an accuracy can be asked for,
+what the user can mend is one line, and what it says that it has written is there.
 """
 
 import ast
 import importlib
-import inspect
+import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from programs import ROOT, run, status
 
 EXAMPLES = sorted((ROOT / "examples").glob("example[0-9][0-9]_*.py"))
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
+# --- The shape ------------------------------------------------------------------------------------
 
-def imported_modules(path):
+
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+def imported(path):
     """Return the full names of all modules, and of what is taken out of them, in a file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def known_flags(path, capsys):
+def flags_of(path, capsys):
     """Return the flags that an example's --help names."""
-    main = importlib.import_module(f"examples.{path.stem}").main
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-
-
-def test_there_are_examples_and_no_two_have_a_number():
-    numbers = [path.name[len("example") :][:2] for path in EXAMPLES]
-    assert len(numbers) >= 2
-    assert len(set(numbers)) == len(numbers)
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"examples.{path.stem}").main(["--help"])
+    output, errors = capsys.readouterr()
+    assert (stop.value.code, errors) == (0, "")
+    assert output.startswith("usage: ")
+    return set(re.findall(r"--[a-z][a-z-]*", output))
 
 
 @each_example
-def test_docstring(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    title, blank, *rest = docstring.splitlines()
-    number = path.name[len("example") :][:2]
-    assert re.fullmatch(rf"Example {number}: .+\.", title)
+def test_docstring(path, capsys):
+    title, blank, *rest = ast.get_docstring(tree_of(path)).splitlines()
+    assert re.fullmatch(rf"Example {path.name[len('example') :][:2]}: .+\.", title)
     assert blank == ""
     assert rest[0].startswith("You will learn ")
     commands = [line for line in rest if line.startswith("    ")]
     assert commands, "no indented line with the command"
     for command in commands:
         assert re.match(rf"    python examples/{path.name}( |$)", command), command
-    assert "Before this one" in docstring
-    assert "After it" in docstring
+    text = " ".join(rest)
+    assert "Before this one" in text
+    assert "After it" in text
+    assert set(re.findall(r"--[a-z][a-z-]*", " ".join(commands))) <= flags_of(path, capsys)
 
 
 @each_example
-def test_commands_of_the_docstring_have_flags_that_exist(path, capsys):
-    known = known_flags(path, capsys)
-    commands = re.findall(r"^    python .*$", ast.get_docstring(ast.parse(path.read_text())), re.M)
-    used = set(re.findall(r"--[a-z][a-z-]*", " ".join(commands)))
-    assert used <= known
-
-
-SHARED = ("--data", "--data-dir", "--models-dir", "--min-accuracy")
-TRAINING = ("--batch-size", "--learning-rate", "--seed", "--precision", "--train-images")
-
-
-@each_example
-def test_flags_are_those_of_the_others(path, capsys):
-    known = known_flags(path, capsys)
-    if path.stem.startswith("example01"):  # adds two numbers: no data, no files
-        return
-    assert known.issuperset(SHARED)
-    if "--epochs" in known:
-        assert known.issuperset(TRAINING)
+def test_it_is_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 300
+    (main,) = [node for node in tree_of(path).body if getattr(node, "name", "") == "main"]
+    assert main.end_lineno - main.lineno < 40
+    assert ast.unparse(main).startswith("def main(argv: list[str] | None=None) -> dict:")
 
 
 @each_example
 def test_cells(path):
-    text = path.read_text()
-    cells = re.findall(r"^# %%(.*)$", text, re.M)
-    assert len(cells) >= 4
-    for cell in cells:
-        assert re.fullmatch(r" \S.*", cell), f"a cell without a heading: {cell!r}"
-    assert cells[-1] == " What to try next"
-    suggestions = text[text.rindex("# %%") :]
-    assert re.search(r"^# \* ", suggestions, re.M)
+    headings = re.findall(r"^# %%(.*)$", path.read_text(), re.MULTILINE)
+    assert len(headings) >= 4
+    assert all(re.fullmatch(r" \S.*", heading) for heading in headings)
+    assert headings[-1] == " What to try next"
+    assert re.search(r"^# \* ", path.read_text().rpartition("# %%")[2], re.MULTILINE)
 
 
 @each_example
-def test_repository_comes_first_on_the_path(path):
-    line = "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))"
-    before, found, after = path.read_text().partition(line)
-    assert found
-    for package in ("datasets", "models", "examples"):
-        used = re.compile(rf"^(from|import) {package}\b", re.M)
-        assert not used.search(before), f"{package} is imported before the path is set"
-    assert re.search(r"^(from|import) (datasets|models|examples)\b", after, re.M)
-
-
-@each_example
-def test_main_takes_arguments_and_returns_metrics(path):
-    main = importlib.import_module(f"examples.{path.stem}").main
-    (argv,) = inspect.signature(main).parameters.values()
-    assert argv.name == "argv"
-    assert argv.default is None
-    assert inspect.signature(main).return_annotation is dict
-    last = ast.parse(path.read_text()).body[-1]
-    assert isinstance(last, ast.If)
-    assert ast.unparse(last.test) == "__name__ == '__main__'"
-
-
-@each_example
-def test_no_example_imports_another(path):
-    others = [name for name in imported_modules(path) if re.search(r"\bexample\d\d", name)]
-    assert others == []
+def test_flags_are_those_of_the_others(path, capsys):
+    known = flags_of(path, capsys)
+    if "--epochs" in known:
+        assert known.issuperset(["--batch-size", "--learning-rate", "--seed", "--precision"])
+    if "--data" in known:
+        assert known.issuperset(["--data-dir", "--models-dir", "--min-accuracy"])
 
 
 @pytest.mark.parametrize(
-    ("package", "may_not_know"),
-    [("datasets", ("models", "examples")), ("models", ("datasets", "examples"))],
+    ("files", "strangers"),
+    [
+        ("examples/example*.py", r"examples\.example"),
+        ("examples/helpers/*.py", r"examples\.example"),
+        ("datasets/*.py", r"models\b|examples\b"),
+        ("models/*.py", r"datasets\b|examples\b"),
+    ],
 )
-def test_arrows_go_one_way(package, may_not_know):
-    files = list((ROOT / package).glob("*.py"))
-    assert files
-    for path in files:
-        known = {name.split(".")[0] for name in imported_modules(path)}
-        assert known.isdisjoint(may_not_know), path.name
-
-
-@each_example
-def test_help_is_help_and_nothing_else(path, capsys):
-    main = importlib.import_module(f"examples.{path.stem}").main
-    with pytest.raises(SystemExit) as error:
-        main(["--help"])
-    assert error.value.code == 0
-    output, errors = capsys.readouterr()
-    assert output.startswith("usage: ")
-    assert f"\nExample {path.name[len('example') :][:2]}: " in output
-    assert errors == ""
+def test_arrows_go_one_way(files, strangers):
+    paths = list(ROOT.glob(files))
+    assert paths
+    for path in paths:
+        assert [name for name in imported(path) if re.match(strangers, name)] == [], path.name
 
 
 def test_starting_is_silent_in_any_folder(tmp_path):
     # One process for one example: all of them start in the same way, and it takes seconds.
     process = subprocess.run(
-        [sys.executable, str(EXAMPLES[0]), "--help"],
+        [sys.executable, str(EXAMPLES[5]), "--help"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert process.returncode == 0
-    assert process.stdout.startswith(f"usage: {EXAMPLES[0].name} ")
+    assert process.stdout.startswith(f"usage: {EXAMPLES[5].name} ")
     assert process.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+# --- What it does ---------------------------------------------------------------------------------
+
+# By number: flags for a short run, and the accuracy on sample data that it must reach.
+SHORT = {
+    "02": ("--epochs 1", 0.5),
+    "03": ("--epochs 4", 0.8),
+    "04": ("--epochs 2", 0.6),
+    "05": ("--epochs 2", 0.6),
+    "06": ("--epochs 2 --train-images 2000", 0.3),
+    "07": ("--epochs 5 --train-images 600 --test-images 200 --no-baseline", 0.6),
+    "10": ("--epochs 3", 0.6),
+    "11": ("--epochs 5", 0.8),
+    "14": ("--epochs 2 --train-images 2000", 0.3),
+}
+METRICS = {
+    *("test_accuracy", "train_seconds", "total_seconds", "images_per_second", "parameters"),
+    *("epochs", "seed", "precision", "data", "command", "versions", "machine"),
+}
+each_that_trains = pytest.mark.parametrize("number", SHORT)
+
+
+@pytest.fixture(scope="module")
+def runs(sample_dir, tmp_path_factory):
+    """Run each example twice when it is first asked for, the second time for a perfect accuracy."""
+    done = {}
+
+    def both(number, capsys):
+        if number not in done:
+            (path,) = (ROOT / "examples").glob(f"example{number}_*.py")
+            main = importlib.import_module(f"examples.{path.stem}").main
+            folder = tmp_path_factory.mktemp(f"models{number}")
+            argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", folder]
+            argv += SHORT[number][0].split()
+            first, output = run(main, *argv)
+            code, errors = status(main, capsys, *argv, "--min-accuracy", "1.01")
+            second = json.loads((folder / path.stem / "metrics.json").read_text())
+            done[number] = folder / path.stem, first, output, code, errors, second
+        return done[number]
+
+    return both
+
+
+@each_that_trains
+def test_it_learns_on_sample_data(number, runs, capsys):
+    _, metrics, output, *_ = runs(number, capsys)
+    assert metrics["test_accuracy"] >= SHORT[number][1]
+    assert metrics["data"].startswith("sample data")
+    assert metrics.keys() >= METRICS
+    assert f"test accuracy {metrics['test_accuracy']:.4f} on sample data" in output
+
+
+@each_that_trains
+def test_what_it_says_it_has_written_is_there(number, runs, capsys):
+    folder, metrics, output, *_ = runs(number, capsys)
+    wrote = re.findall(r"^wrote (.*)$", output, re.MULTILINE)
+    assert str(folder / "metrics.json") in wrote
+    for path in map(ROOT.joinpath, wrote):
+        assert path.is_dir() or path.stat().st_size > 0
+    assert sum(path.endswith(".png") for path in wrote) >= (1 if number != "02" else 0)
+    assert metrics["command"].startswith(f"python examples/{folder.name}.py --data sample ")
+
+
+@each_that_trains
+def test_a_second_run_continues_and_an_accuracy_can_be_asked_for(number, runs, capsys):
+    _, first, _, code, errors, second = runs(number, capsys)
+    assert code == 1
+    assert len(errors) == 1
+    assert errors[0].endswith("is below --min-accuracy 1.01")
+    assert second["test_accuracy"] == first["test_accuracy"]
+    if number != "02" and "history" in first:  # nothing was trained again
+        assert second["history"] == first["history"]
+
+
+@pytest.mark.parametrize("number", [*SHORT, "08", "12", "13"])
+@pytest.mark.parametrize("flag", ["--models-dir", "--data-dir"])
+def test_a_folder_that_is_a_file_is_one_line(number, flag, sample_dir, tmp_path, capsys):
+    (path,) = (ROOT / "examples").glob(f"example{number}_*.py")
+    main = importlib.import_module(f"examples.{path.stem}").main
+    (tmp_path / "file").write_text("")
+    folders = {"--models-dir": tmp_path / "models", "--data-dir": sample_dir}
+    folders[flag] = tmp_path / "file"
+    argv = ["--data", "sample", *SHORT.get(number, ("",))[0].split()]
+    code, errors = status(main, capsys, *argv, *(x for pair in folders.items() for x in pair))
+    assert (code, len(errors)) == (1, 1), errors
+    assert errors[0].startswith("error: ")
