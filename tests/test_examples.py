@@ -1,4 +1,4 @@
-"""What holds for every example: the shape that readers know from the others, and how it behaves as a
+"""What holds for every example: the shape that readers know from the others, and what it does as a
 program: it learns on sample data, a second run continues the first, an accuracy can be asked for,
 what the user can mend is one line, and what it says that it has written is there.
 """

@@ -33,5 +33,6 @@ import tensorflow as tf
 signal.signal(signal.SIGINT, _before)
 if not HAS_NVIDIA:
     os.dup2(_stderr, 2)
-    os.close(_stderr), os.close(_nowhere)
+    os.close(_stderr)
+    os.close(_nowhere)
 tf.get_logger().setLevel("ERROR")

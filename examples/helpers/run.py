@@ -9,7 +9,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ def code_of(script: Path) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value = ast.Constant(None)  # a text that stands alone, such as a docstring
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("models"):
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("models"):
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
             models |= {ROOT / f"{name.replace('.', '/')}.py" for name in names}
     return ast.dump(tree) + "".join(code_of(path) for path in sorted(models) if path.is_file())
 
@@ -116,7 +116,7 @@ class Run:
         with writing(self.folder):
             self._manager.save()
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Generator[int, None, None]:
         """Yield the number, from 0, of each epoch that is not done.
 
         The first Ctrl-C or SIGTERM lets the step at hand end, and stops when it is saved; a second
@@ -189,22 +189,22 @@ class Run:
         run, numbers = self, iter(self)
 
         class Callback(tf.keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            def on_epoch_begin(self, epoch: int, logs: dict) -> None:
                 next(numbers)
                 self.steps = run.steps()
                 next(self.steps)
 
-            def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+            def on_train_batch_end(self, batch: int, logs: dict) -> None:
                 if run._stop_asked:
                     raise KeyboardInterrupt("the same command goes on after the last epoch")
                 next(self.steps, None)
 
-            def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            def on_epoch_end(self, epoch: int, logs: dict) -> None:
                 values = {name.replace("val_", "validation_"): v for name, v in logs.items()}
                 run.record({name: v for name, v in values.items() if "validation" not in name})
                 run.validate({name: v for name, v in values.items() if "validation" in name})
 
-            def on_train_end(self, logs: dict | None = None) -> None:
+            def on_train_end(self, logs: dict) -> None:
                 numbers.close()
 
         return Callback()
