@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -103,3 +105,19 @@ def writing(path: Path | str) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:  # TensorFlow wraps the system's errors
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:150]
         raise UserError(f"cannot write {shown(path)}: {reason}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name to write a file or a folder under; when it is whole, rename it to `path`.
+
+    So a kill leaves the old one or the new one, never half of one.
+    """
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)  # a folder that a kill has left behind
+        yield part
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(part, path)

@@ -5,7 +5,6 @@ classes, integers (N,); `probabilities` are float (N, classes) and each row sums
 """
 
 import json
-import os
 import platform
 import shlex
 import sys
@@ -18,17 +17,14 @@ import numpy as np
 import tensorflow as tf
 
 from examples.helpers import STARTED
-from examples.helpers.cli import UserError, shown, writing
+from examples.helpers.cli import UserError, replacing, shown, writing
 from examples.helpers.device import cores, processor
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON file so that a kill leaves the old file or the new one, never half of one."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
+    with replacing(path) as part:
         part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-        os.replace(part, path)
 
 
 def finish(
