@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-STARTED = time.perf_counter()  # total_seconds counts from here, TensorFlow's start-up included
+STARTED = (
+    time.perf_counter()
+)  # total_seconds counts from here, TensorFlow's start-up included
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -47,7 +49,9 @@ if _before == signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 with silent_stderr():
     import tensorflow as tf
-tf.get_logger().setLevel("ERROR")  # what the user must know, the examples say themselves
+tf.get_logger().setLevel(
+    "ERROR"
+)  # what the user must know, the examples say themselves
 
 import matplotlib
 
@@ -78,10 +82,14 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = kind(text)
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is not from {least:g} to {most:g}"
+            )
         return value
 
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    parse.__name__ = (
+        kind.__name__
+    )  # argparse names it where the text is no number at all
     return parse
 
 
@@ -106,18 +114,63 @@ def make_parser(
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
-    add("--data-dir", type=Path, default=ROOT / "datasets" / "downloads", help="where data lies")
-    add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
-    add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
+    add(
+        "--data",
+        choices=["full", "sample"],
+        default="full",
+        help="real data, or sample data",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default=ROOT / "datasets" / "downloads",
+        help="where data lies",
+    )
+    add(
+        "--models-dir",
+        type=Path,
+        default=ROOT / "models",
+        help="where results are written",
+    )
+    add(
+        "--min-accuracy",
+        type=float,
+        metavar="X",
+        help="exit with status 1 below this accuracy",
+    )
     if epochs is None:
         return parser
-    add("--epochs", type=positive_int, default=epochs, help="passes over the training images")
-    add("--batch-size", type=positive_int, default=batch_size, help="images in a training step")
-    add("--learning-rate", type=positive_float, default=learning_rate, help="highest learning rate")
+    add(
+        "--epochs",
+        type=positive_int,
+        default=epochs,
+        help="passes over the training images",
+    )
+    add(
+        "--batch-size",
+        type=positive_int,
+        default=batch_size,
+        help="images in a training step",
+    )
+    add(
+        "--learning-rate",
+        type=positive_float,
+        default=learning_rate,
+        help="highest learning rate",
+    )
     add("--seed", type=seed_number, default=seed, help="of every random choice")
-    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
-    add("--train-images", type=positive_int, metavar="N", help="use only the first N images")
+    add(
+        "--precision",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="arithmetic",
+    )
+    add(
+        "--train-images",
+        type=positive_int,
+        metavar="N",
+        help="use only the first N images",
+    )
     return parser
 
 
@@ -153,9 +206,13 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         if before[signal.SIGINT] != signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     for number in before:
-        if before[number] != signal.SIG_IGN:  # where the shell has it ignored, as for nohup
+        if (
+            before[number] != signal.SIG_IGN
+        ):  # where the shell has it ignored, as for nohup
             signal.signal(number, note)
     try:
         yield lambda: bool(asked)
@@ -179,7 +236,11 @@ def processor() -> dict[str, str]:
 
 def cores() -> int:
     """Count the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
 
 
 def start(precision: str) -> tf.DType:
@@ -191,7 +252,9 @@ def start(precision: str) -> tf.DType:
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        with contextlib.suppress(RuntimeError):  # main() runs a second time in this process
+        with contextlib.suppress(
+            RuntimeError
+        ):  # main() runs a second time in this process
             tf.config.experimental.set_memory_growth(gpu, True)
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
@@ -302,11 +365,15 @@ def finish(
     write_json(folder / "metrics.json", metrics)
     accuracy = metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f} on {metrics['data']}")
-    print(f"{metrics['train_seconds']:.0f} s of training, {metrics['total_seconds']:.0f} s in all")
+    print(
+        f"{metrics['train_seconds']:.0f} s of training, {metrics['total_seconds']:.0f} s in all"
+    )
     for path in [folder / "metrics.json", *files]:
         print("wrote", shown(path))
     if args.min_accuracy is not None and accuracy < args.min_accuracy:
-        raise UserError(f"test accuracy {accuracy:.4f} is below --min-accuracy {args.min_accuracy}")
+        raise UserError(
+            f"test accuracy {accuracy:.4f} is below --min-accuracy {args.min_accuracy}"
+        )
     return metrics
 
 
@@ -321,9 +388,13 @@ def open_checkpoints(
         UserError: the latest checkpoint is damaged, or is not one of this network.
         OSError: the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # fails now rather than after the first epoch
+    folder.mkdir(
+        parents=True, exist_ok=True
+    )  # fails now rather than after the first epoch
     if restart:
-        (folder / "checkpoint").unlink(missing_ok=True)  # TensorFlow's list of what is there
+        (folder / "checkpoint").unlink(
+            missing_ok=True
+        )  # TensorFlow's list of what is there
     try:
         manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
         if manager.latest_checkpoint:
@@ -368,7 +439,9 @@ def read_weights(network: tf.Module, folder: Path, script: str) -> None:
     if not (folder / "weights.index").is_file():
         raise UserError(f"no trained network in {shown(folder)}: {again}")
     try:
-        tf.train.Checkpoint(network=network).read(str(folder / "weights")).assert_consumed()
+        tf.train.Checkpoint(network=network).read(
+            str(folder / "weights")
+        ).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
         raise UserError(
             f"the weights in {shown(folder)} are damaged or of another network: {again}"
@@ -392,14 +465,24 @@ def count_images(data: Dataset, args) -> int:
     """
     count = len(data.train_images[: args.train_images])
     if count < args.batch_size:
-        raise UserError(f"{count} training images do not fill a batch: lower --batch-size")
+        raise UserError(
+            f"{count} training images do not fill a batch: lower --batch-size"
+        )
     print(summary(data, count))
     return count
 
 
 def run_settings(args, dtype: tf.DType, *more: str) -> dict:
     """Return the flags that decide a run's result, those named in `more` among them."""
-    flags = ("data", "epochs", "batch_size", "learning_rate", "seed", "train_images", *more)
+    flags = (
+        "data",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "seed",
+        "train_images",
+        *more,
+    )
     return {flag: getattr(args, flag) for flag in flags} | {"precision": dtype.name}
 
 
@@ -439,7 +522,11 @@ def vgg16_checkpoint(args) -> tuple[Path, object]:
         pretrained.CLASS_INDEX,
         kinds,
         functools.partial(
-            sample.drawn_objects, kinds, SAMPLE_VGG16_IMAGES, sample_vgg16.IMAGE_SIZE, seed=7
+            sample.drawn_objects,
+            kinds,
+            SAMPLE_VGG16_IMAGES,
+            sample_vgg16.IMAGE_SIZE,
+            seed=7,
         ),
     )
     return pretrained.extract_checkpoint(archive), sample_vgg16.config(len(kinds))
@@ -496,12 +583,19 @@ def plot_results(
             title,
         ),
         plot_worst_mistakes(
-            images, labels, probabilities, class_names, folder / "worst_mistakes.png", title
+            images,
+            labels,
+            probabilities,
+            class_names,
+            folder / "worst_mistakes.png",
+            title,
         ),
     ]
 
 
-def plot_learning_curves(history: dict[str, Sequence[float]], path: Path, title: str) -> Path:
+def plot_learning_curves(
+    history: dict[str, Sequence[float]], path: Path, title: str
+) -> Path:
     """Plot loss and accuracy, of training and validation, by epoch."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
@@ -510,7 +604,9 @@ def plot_learning_curves(history: dict[str, Sequence[float]], path: Path, title:
             (f"validation_{name}", "validation", "s--"),
         ):
             values = history[key]
-            axis.plot(range(1, len(values) + 1), values, style, label=label, markersize=4)
+            axis.plot(
+                range(1, len(values) + 1), values, style, label=label, markersize=4
+            )
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -520,7 +616,11 @@ def plot_learning_curves(history: dict[str, Sequence[float]], path: Path, title:
 
 
 def plot_confusion_matrix(
-    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], path: Path, title: str
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    path: Path,
+    title: str,
 ) -> Path:
     """Plot how many images of each true class (row) were taken for each class (column)."""
     count = len(class_names)
@@ -531,7 +631,9 @@ def plot_confusion_matrix(
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), number in np.ndenumerate(matrix):
         colour = "white" if share[row, column] > 0.5 else "black"
-        axis.text(column, row, number, ha="center", va="center", color=colour, fontsize=8)
+        axis.text(
+            column, row, number, ha="center", va="center", color=colour, fontsize=8
+        )
     axis.set_xticks(range(count), class_names, rotation=45, ha="right")
     axis.set_yticks(range(count), class_names)
     axis.set(xlabel="predicted", ylabel="true", title=title)
@@ -559,7 +661,11 @@ def plot_worst_mistakes(
 
 
 def plot_images(
-    images: np.ndarray, path: Path, title: str, captions: Sequence[str] = (), columns: int = 8
+    images: np.ndarray,
+    path: Path,
+    title: str,
+    captions: Sequence[str] = (),
+    columns: int = 8,
 ) -> Path:
     """Show images, float (N, H, W, C) from 0 to 1 or uint8, in rows of `columns`."""
     rows = max(1, -(-len(images) // columns))
@@ -592,5 +698,8 @@ def show_digit(image: np.ndarray, probabilities: np.ndarray, folder: Path) -> di
     for digit in order[:5]:
         print(f"{probabilities[digit]:8.2%}  {digit}")
     title = f"{probabilities[order[0]]:.0%} {order[0]}"
-    print("wrote", shown(plot_images(image[None], folder / "picture.png", title, columns=1)))
+    print(
+        "wrote",
+        shown(plot_images(image[None], folder / "picture.png", title, columns=1)),
+    )
     return {"digit": int(order[0]), "probabilities": probabilities.tolist()}

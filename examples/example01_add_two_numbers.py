@@ -14,7 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `examples` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `examples` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import tensorflow as tf
@@ -32,13 +34,17 @@ def number(text: str) -> float:
     """Parse a finite number that float32 can hold, for argparse."""
     value = float(text)
     if not abs(value) <= float(tf.float32.max):  # also refuses nan
-        raise argparse.ArgumentTypeError(f"{text} is not a number between -3.4e38 and 3.4e38")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number between -3.4e38 and 3.4e38"
+        )
     return value
 
 
 def describe(name: str, tensor: tf.Tensor) -> None:
     """Print a tensor's value, shape and dtype in one line."""
-    print(f"  {name} = {tensor.numpy()}, shape {tensor.shape}, dtype {tensor.dtype.name}")
+    print(
+        f"  {name} = {tensor.numpy()}, shape {tensor.shape}, dtype {tensor.dtype.name}"
+    )
 
 
 # %% Graph
@@ -57,7 +63,10 @@ def add(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 def nodes(graph: tf.Graph) -> list[tuple[str, str, str]]:
     """Return the name, the operation and the inputs of each node of a graph."""
     found = graph.get_operations()
-    return [(n.name, n.type, ", ".join(tensor.op.name for tensor in n.inputs)) for n in found]
+    return [
+        (n.name, n.type, ", ".join(tensor.op.name for tensor in n.inputs))
+        for n in found
+    ]
 
 
 # %% Run
@@ -66,11 +75,17 @@ def nodes(graph: tf.Graph) -> list[tuple[str, str, str]]:
 def main(argv: list[str] | None = None) -> dict:
     """Add two numbers in three ways, print what happens, and return what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("a", type=number, nargs="?", default=A, help="first number (%(default)s)")
-    parser.add_argument("b", type=number, nargs="?", default=B, help="second number (%(default)s)")
+    parser.add_argument(
+        "a", type=number, nargs="?", default=A, help="first number (%(default)s)"
+    )
+    parser.add_argument(
+        "b", type=number, nargs="?", default=B, help="second number (%(default)s)"
+    )
     words = sys.argv[1:] if argv is None else argv
     asks_for_help = {"-h", "--help"} & set(words)
-    args = parser.parse_args(words if asks_for_help else ["--", *words])  # -1e5 is no flag
+    args = parser.parse_args(
+        words if asks_for_help else ["--", *words]
+    )  # -1e5 is no flag
     common.start("float32")
 
     print("1. Two tensors")
@@ -103,7 +118,9 @@ def main(argv: list[str] | None = None) -> dict:
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([a, b])
         results = {"a + b": a + b, "a * b": a * b}
-    gradients = {what: tape.gradient(result, [a, b]) for what, result in results.items()}
+    gradients = {
+        what: tape.gradient(result, [a, b]) for what, result in results.items()
+    }
     for what, (by_a, by_b) in gradients.items():
         print(f"  of {what}: {by_a.numpy()} by a, {by_b.numpy()} by b")
 
@@ -114,7 +131,9 @@ def main(argv: list[str] | None = None) -> dict:
         "sum_from_graph": float(from_graph),
         "sum_in_variable": float(variable),
         "nodes": graph,
-        "gradients": {what: [float(g) for g in pair] for what, pair in gradients.items()},
+        "gradients": {
+            what: [float(g) for g in pair] for what, pair in gradients.items()
+        },
         "device": total.device,
     }
 

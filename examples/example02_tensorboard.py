@@ -24,7 +24,9 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import numpy as np
@@ -37,7 +39,9 @@ try:
     from tensorboard.plugins.hparams import api as hp
     from tensorboard.plugins.pr_curve import summary as pr_curve
 except ImportError as missing:
-    sys.exit(f"error: TensorBoard cannot be imported ({missing}); ./setup_env.sh installs it")
+    sys.exit(
+        f"error: TensorBoard cannot be imported ({missing}); ./setup_env.sh installs it"
+    )
 
 from datasets import mnist
 from datasets.dataset import Dataset
@@ -73,7 +77,9 @@ def new_folder(parent: Path) -> Path:
 
 def make_writer(folder: Path) -> tf.summary.SummaryWriter:
     """Make the writer of a run; within `with writer.as_default():` everything goes to it."""
-    return tf.summary.create_file_writer(str(folder), flush_millis=2000)  # to be seen soon
+    return tf.summary.create_file_writer(
+        str(folder), flush_millis=2000
+    )  # to be seen soon
 
 
 # %% Graphs
@@ -93,15 +99,23 @@ def make_network(
     x = tf.keras.layers.Rescaling(1 / 255, name="scale")(images)
     x = tf.keras.layers.Flatten(name="flatten")(x)
     for number, count in enumerate(units, 1):
-        x = tf.keras.layers.Dense(count, "relu", name=f"hidden{number}", dtype=policy)(x)
-    logits = tf.keras.layers.Dense(len(data.class_names), name="output", dtype="float32")(x)
+        x = tf.keras.layers.Dense(count, "relu", name=f"hidden{number}", dtype=policy)(
+            x
+        )
+    logits = tf.keras.layers.Dense(
+        len(data.class_names), name="output", dtype="float32"
+    )(x)
     return tf.keras.Model(images, [logits, x], name="network")
 
 
-def loss_and_accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def loss_and_accuracy(
+    logits: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the cross-entropy and the share of right answers, averaged over the images."""
     with tf.name_scope("loss"):
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        )
     with tf.name_scope("accuracy"):
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return loss, tf.reduce_mean(tf.cast(right, tf.float32))
@@ -117,7 +131,9 @@ def make_step(network: tf.keras.Model) -> tf.types.experimental.PolymorphicFunct
                 loss, accuracy = loss_and_accuracy(network(images)[0], labels)
             gradients = tape.gradient(loss, network.trainable_variables)
             with tf.name_scope("update"):
-                for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
+                for variable, gradient in zip(
+                    network.trainable_variables, gradients, strict=True
+                ):
                     variable.assign_sub(learning_rate * gradient)
             return loss, accuracy, gradients
 
@@ -134,10 +150,19 @@ def write_picture(tag: str, path: Path, step: int) -> None:
     tf.summary.image(tag, tf.io.decode_png(path.read_bytes())[None], step)
 
 
-def write_images(network: tf.keras.Model, data: Dataset, folder: Path, step: int) -> None:
+def write_images(
+    network: tf.keras.Model, data: Dataset, folder: Path, step: int
+) -> None:
     """Write the confusion matrix and the mistakes, both of the validation images."""
-    images, labels, names = data.validation_images, data.validation_labels, data.class_names
-    p, title = tf.nn.softmax(network(images)[0]).numpy(), f"Validation images after step {step}"
+    images, labels, names = (
+        data.validation_images,
+        data.validation_labels,
+        data.class_names,
+    )
+    p, title = (
+        tf.nn.softmax(network(images)[0]).numpy(),
+        f"Validation images after step {step}",
+    )
     matrix, mistakes = folder / "confusion_matrix.png", folder / "misclassified.png"
     common.plot_confusion_matrix(labels, p.argmax(axis=1), names, matrix, title)
     common.plot_worst_mistakes(images, labels, p, names, mistakes, title)
@@ -151,7 +176,9 @@ def write_images(network: tf.keras.Model, data: Dataset, folder: Path, step: int
 # comes to the upper right corner, the better the class is told apart.
 
 
-def write_pr_curves(probabilities: np.ndarray, labels: np.ndarray, names, step: int) -> None:
+def write_pr_curves(
+    probabilities: np.ndarray, labels: np.ndarray, names, step: int
+) -> None:
     """Write a curve for each class, from probabilities, float32 (N, classes)."""
     for index, name in enumerate(names):
         # The plugin's operations are of TensorFlow 1; its protocol buffers fit everywhere.
@@ -172,7 +199,9 @@ def write_pr_curves(probabilities: np.ndarray, labels: np.ndarray, names, step: 
 def batches(data: Dataset, args) -> tf.data.Dataset:
     """Make an endless data set of batches: uint8 images and int32 labels, shuffled every epoch."""
     images = data.train_images[: args.train_images]
-    pairs = tf.data.Dataset.from_tensor_slices((images, data.train_labels[: len(images)]))
+    pairs = tf.data.Dataset.from_tensor_slices(
+        (images, data.train_labels[: len(images)])
+    )
     pairs = pairs.shuffle(len(images), args.seed)
     return pairs.batch(args.batch_size, drop_remainder=True).repeat().prefetch(2)
 
@@ -180,19 +209,29 @@ def batches(data: Dataset, args) -> tf.data.Dataset:
 def train(network: tf.keras.Model, data: Dataset, args, log: Path) -> int:
     """Train, writing what the panels above show; return the number of steps."""
     training, validation = make_writer(log / "train"), make_writer(log / "validation")
-    labels, pairs, train_step = data.validation_labels, batches(data, args), make_step(network)
+    labels, pairs, train_step = (
+        data.validation_labels,
+        batches(data, args),
+        make_step(network),
+    )
     steps_of_epoch = len(data.train_images[: args.train_images]) // args.batch_size
     steps = args.epochs * steps_of_epoch
     with training.as_default():
-        graph = train_step.get_concrete_function(*pairs.element_spec, tf.constant(0.0)).graph
+        graph = train_step.get_concrete_function(
+            *pairs.element_spec, tf.constant(0.0)
+        ).graph
         tf.summary.graph(graph)
     print("epoch   validation: loss  accuracy")
-    for step, batch in enumerate(tqdm(pairs.take(steps), "training", steps, leave=False), 1):
+    for step, batch in enumerate(
+        tqdm(pairs.take(steps), "training", steps, leave=False), 1
+    ):
         rate = args.learning_rate * (1 - (step - 1) / steps)
         # For a Python number, other than a tensor, each new value would be traced to a new graph.
         loss, accuracy, gradients = train_step(*batch, tf.constant(rate))
         if not np.isfinite(loss):
-            raise common.UserError(f"the loss is {loss:.1f} in step {step}: lower --learning-rate")
+            raise common.UserError(
+                f"the loss is {loss:.1f} in step {step}: lower --learning-rate"
+            )
         ends_epoch = step % steps_of_epoch == 0
         shows_more = ends_epoch or step % max(1, steps // HISTOGRAMS) == 0
         with training.as_default():
@@ -201,8 +240,12 @@ def train(network: tf.keras.Model, data: Dataset, args, log: Path) -> int:
                 tf.summary.scalar("accuracy", accuracy, step)
                 tf.summary.scalar("learning_rate", rate, step)
             if shows_more:
-                for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
-                    tf.summary.histogram(variable.path, variable, step)  # "hidden1/kernel"
+                for variable, gradient in zip(
+                    network.trainable_variables, gradients, strict=True
+                ):
+                    tf.summary.histogram(
+                        variable.path, variable, step
+                    )  # "hidden1/kernel"
                     tf.summary.histogram(f"{variable.path}_gradient", gradient, step)
         with validation.as_default():
             if shows_more:
@@ -212,8 +255,12 @@ def train(network: tf.keras.Model, data: Dataset, args, log: Path) -> int:
                 tf.summary.scalar("accuracy", accuracy, step)
             if ends_epoch:
                 write_images(network, data, log / "pictures", step)
-                write_pr_curves(tf.nn.softmax(logits).numpy(), labels, data.class_names, step)
-                tqdm.write(f"{step // steps_of_epoch:5}             {loss:6.4f}    {accuracy:6.4f}")
+                write_pr_curves(
+                    tf.nn.softmax(logits).numpy(), labels, data.class_names, step
+                )
+                tqdm.write(
+                    f"{step // steps_of_epoch:5}             {loss:6.4f}    {accuracy:6.4f}"
+                )
     return steps
 
 
@@ -228,7 +275,9 @@ def sweep(data: Dataset, args, precision: str, log: Path) -> None:
     rates = hp.HParam("learning_rate", hp.Discrete(SWEEP_RATES))
     units = hp.HParam("units", hp.Discrete(SWEEP_UNITS))
     with make_writer(log).as_default():
-        hp.hparams_config([rates, units], [hp.Metric("sweep/accuracy", display_name="accuracy")])
+        hp.hparams_config(
+            [rates, units], [hp.Metric("sweep/accuracy", display_name="accuracy")]
+        )
     for rate, count in itertools.product(SWEEP_RATES, SWEEP_UNITS):
         network = make_network((count,), data, precision, args.seed)
         train_step, name = make_step(network), f"rate={rate},units={count}"
@@ -254,13 +303,19 @@ def write_audio(seed: int) -> None:
     chirp = np.sin(2 * np.pi * (200 * t + (2000 - 200) / (2 * SOUND_SECONDS) * t**2))
     noise = np.random.default_rng(seed).normal(0, chirp.std(), len(chirp))
     for name, sound in (("clean", chirp), ("with_noise", chirp + noise)):
-        wave = (sound / np.abs(sound).max()).astype(np.float32)[None, :, None]  # (1, samples, 1)
+        wave = (sound / np.abs(sound).max()).astype(np.float32)[
+            None, :, None
+        ]  # (1, samples, 1)
         tf.summary.audio(f"chirp/{name}", wave, SOUND_RATE, step=0)
 
 
 def write_table(tag: str, rows: dict) -> None:
     """Write a Markdown table of names and values."""
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    lines = [
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows.items()),
+    ]
     tf.summary.text(tag, "\n".join(lines), step=0)
 
 
@@ -270,7 +325,9 @@ def write_table(tag: str, rows: dict) -> None:
 # label", look at PCA, then t-SNE. Which digits lie side by side? Which lie in the wrong crowd?
 
 
-def write_projector(points: np.ndarray, images: np.ndarray, about: list[str], log: Path) -> None:
+def write_projector(
+    points: np.ndarray, images: np.ndarray, about: list[str], log: Path
+) -> None:
     """Write points (N, D), a line about each, and a sprite: all images (N, H, W, 1) in one."""
     log.mkdir(exist_ok=True)
     np.savetxt(log / "points.tsv", points, "%.4f", "\t")
@@ -283,7 +340,9 @@ def write_projector(points: np.ndarray, images: np.ndarray, about: list[str], lo
     sprite = sprite.reshape(side * height, side * width, 1)
     tf.io.write_file(str(log / "sprite.png"), tf.io.encode_png(sprite))
     config = projector.ProjectorConfig()
-    embedding = config.embeddings.add(tensor_name="last hidden layer", tensor_path="points.tsv")
+    embedding = config.embeddings.add(
+        tensor_name="last hidden layer", tensor_path="points.tsv"
+    )
     embedding.metadata_path = "about.tsv"
     embedding.sprite.image_path = "sprite.png"
     embedding.sprite.single_image_dim.extend([width, height])
@@ -337,7 +396,9 @@ def read_records(path: Path) -> tf.data.Dataset:
 # each leaves thousands of entries, and in the first the graph is traced.
 
 
-def write_profile(network: tf.keras.Model, records: Path, batch_size: int, log: Path) -> None:
+def write_profile(
+    network: tf.keras.Model, records: Path, batch_size: int, log: Path
+) -> None:
     """Profile steps on images from a TFRecord file, at rate 0: the network stays as it is."""
     train_step = make_step(network)
     pairs = read_records(records).repeat().batch(batch_size).prefetch(2)
@@ -360,7 +421,10 @@ def fill_panels(data: Dataset, args, precision: str, log: Path) -> dict:
     images, labels, names = data.train_images, data.train_labels, data.class_names
     with make_writer(log / "input").as_default():
         write_table("configuration", settings | {"units": UNITS})
-        path, captions = log / "pictures" / "labelled.png", [names[label] for label in labels[:16]]
+        path, captions = (
+            log / "pictures" / "labelled.png",
+            [names[label] for label in labels[:16]],
+        )
         common.plot_images(images[:16], path, "Training images", captions)
         write_picture("labelled", path, step=0)
         write_audio(args.seed)
@@ -369,7 +433,11 @@ def fill_panels(data: Dataset, args, precision: str, log: Path) -> dict:
     seconds = time.perf_counter() - started
     sweep(data, args, precision, log / "sweep")
 
-    images, labels, records = images[:RECORDS], labels[:RECORDS], log / "digits.tfrecord"
+    images, labels, records = (
+        images[:RECORDS],
+        labels[:RECORDS],
+        log / "digits.tfrecord",
+    )
     write_records(records, images, labels)
     for read, *written in zip(read_records(records), images, labels, strict=True):
         if not all(map(np.array_equal, read, written)):
@@ -385,7 +453,9 @@ def fill_panels(data: Dataset, args, precision: str, log: Path) -> dict:
         f"digit {names[label]}\tdigit {names[prediction]}\t{'yes' if label == prediction else 'no'}"
         for label, prediction in zip(labels[:PROJECTED], predictions, strict=False)
     ]
-    write_projector(embeddings[:PROJECTED].numpy(), images[:PROJECTED], about, log / "test")
+    write_projector(
+        embeddings[:PROJECTED].numpy(), images[:PROJECTED], about, log / "test"
+    )
     report = {"training": f"{seconds:.1f} s", "test accuracy": f"{right.mean():.2%}"}
     for index, name in enumerate(names):
         report[f"test accuracy on {name}"] = f"{right[labels == index].mean():.2%}"
@@ -419,8 +489,12 @@ def serve(log: Path, port: int) -> str:
 def main(argv: list[str] | None = None) -> dict:
     """Fill every panel, say how to open them, and return the metrics."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    parser.add_argument("--serve", action="store_true", help="run TensorBoard until Ctrl-C")
-    parser.add_argument("--port", type=common.positive_int, default=6006, help="of TensorBoard")
+    parser.add_argument(
+        "--serve", action="store_true", help="run TensorBoard until Ctrl-C"
+    )
+    parser.add_argument(
+        "--port", type=common.positive_int, default=6006, help="of TensorBoard"
+    )
     args = parser.parse_args(argv)
     precision = common.start(args.precision).name
     folder = args.models_dir / NAME
@@ -441,7 +515,9 @@ def main(argv: list[str] | None = None) -> dict:
         raise common.UserError(f"TensorFlow stopped: {reason}") from error
     metrics = common.finish(folder, metrics, [log], args, argv, __file__)
     print(f"open it with  {command}")
-    if importlib.util.find_spec("xprof") is None:  # which the plugin brings; not on Linux, aarch64
+    if (
+        importlib.util.find_spec("xprof") is None
+    ):  # which the plugin brings; not on Linux, aarch64
         print("its panel Profile needs  pip install tensorboard-plugin-profile==2.24.2")
     if args.serve:
         print("TensorBoard goes on until Ctrl-C", flush=True)

@@ -19,7 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import matplotlib.pyplot as plt
@@ -31,12 +33,16 @@ from datasets import mnist
 NAME = Path(__file__).stem
 EPOCHS = 10
 BATCH_SIZE = 500
-SAMPLE_BATCH_SIZE = 50  # of 500, the 1,287 sample images would make only two steps in an epoch
+SAMPLE_BATCH_SIZE = (
+    50  # of 500, the 1,287 sample images would make only two steps in an epoch
+)
 LEARNING_RATE = 0.2  # at the peak of the cycle
 HIDDEN = (512, 512)  # perceptrons in each hidden layer
 MOMENTUM = 0.9
 LONGEST_GRADIENT = 1.0  # a longer one is shortened to this
-WARM_UP = 0.1  # share of the steps in which the learning rate rises; then it falls to zero
+WARM_UP = (
+    0.1  # share of the steps in which the learning rate rises; then it falls to zero
+)
 SHIFT = 1  # pixels by which an image is moved at most, in each direction
 PIXEL_MEAN, PIXEL_DEVIATION = 33.3, 78.6  # of MNIST's training images, of 255
 
@@ -83,11 +89,15 @@ class Network(tf.Module):
         self.dtype = dtype
         sizes = [28 * 28, *hidden]
         self.kernels = [
-            tf.Variable(rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs)), dtype=tf.float32)
+            tf.Variable(
+                rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs)), dtype=tf.float32
+            )
             for inputs, outputs in itertools.pairwise(sizes)
         ]
         self.kernels.append(tf.Variable(tf.zeros([sizes[-1], 10])))
-        self.biases = [tf.Variable(tf.zeros(kernel.shape[1])) for kernel in self.kernels]
+        self.biases = [
+            tf.Variable(tf.zeros(kernel.shape[1])) for kernel in self.kernels
+        ]
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Compute float32 logits (N, 10) from uint8 images (N, 28, 28, 1)."""
@@ -96,7 +106,9 @@ class Network(tf.Module):
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             x = tf.matmul(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype))
             x = tf.nn.relu(x + tf.cast(bias, self.dtype))  # (N, 512)
-        return tf.matmul(tf.cast(x, tf.float32), self.kernels[-1]) + self.biases[-1]  # (N, 10)
+        return (
+            tf.matmul(tf.cast(x, tf.float32), self.kernels[-1]) + self.biases[-1]
+        )  # (N, 10)
 
     @tf.function(reduce_retracing=True)
     def infer(self, images: tf.Tensor) -> tf.Tensor:
@@ -148,7 +160,9 @@ def all_shifts(images: np.ndarray, shift: int) -> np.ndarray:
     uint8 images (N, 28, 28, 1) become (N, 2 shift + 1, 2 shift + 1, 28, 28); paper comes in.
     """
     padded = np.pad(images[..., 0], ((0, 0), (shift, shift), (shift, shift)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))[:, ::-1, ::-1]
+    return np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))[
+        :, ::-1, ::-1
+    ]
 
 
 class Training(tf.Module):
@@ -157,7 +171,9 @@ class Training(tf.Module):
     def __init__(self, network: Network, epochs: int, shift: int):
         super().__init__()
         self.network, self.shift = network, shift
-        self.velocities = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
+        self.velocities = [
+            tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables
+        ]
         self.epoch = tf.Variable(0)  # how many are done
         self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
@@ -178,7 +194,9 @@ class Training(tf.Module):
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
         gradients, _ = tf.clip_by_global_norm(gradients, LONGEST_GRADIENT)
-        for variable, velocity, gradient in zip(variables, self.velocities, gradients, strict=True):
+        for variable, velocity, gradient in zip(
+            variables, self.velocities, gradients, strict=True
+        ):
             velocity.assign(MOMENTUM * velocity + gradient)
             variable.assign_sub(learning_rate * (gradient + MOMENTUM * velocity))
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
@@ -187,7 +205,9 @@ class Training(tf.Module):
 
 def one_cycle(done: float) -> float:
     """Return the learning rate's share of its peak when the share `done` of the steps is done."""
-    return min(done / WARM_UP, (1 - done) / (1 - WARM_UP))  # large steps first; small ones settle
+    return min(
+        done / WARM_UP, (1 - done) / (1 - WARM_UP)
+    )  # large steps first; small ones settle
 
 
 # %% Evaluation
@@ -198,7 +218,9 @@ def evaluate(training: Training, data: mnist.Dataset, images_in_epoch: int) -> d
     history = common.as_history(training.history)
     seconds = sum(history["seconds"])
     return {
-        "test_accuracy": accuracy(training.network.infer(data.test_images), data.test_labels),
+        "test_accuracy": accuracy(
+            training.network.infer(data.test_images), data.test_labels
+        ),
         "train_seconds": round(seconds, 1),
         "images_per_second": round(len(history["seconds"]) * images_in_epoch / seconds),
         "parameters": parameters(training.network),
@@ -210,11 +232,18 @@ def plot_both(results: dict[str, dict], path: Path, title: str) -> Path:
     """Plot loss and accuracy by epoch, of both networks in one picture."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
-        for colour, (name, result) in zip(("tab:orange", "tab:blue"), results.items(), strict=True):
-            for part, prefix, style in (("training", "", "-"), ("validation", "validation_", "--")):
+        for colour, (name, result) in zip(
+            ("tab:orange", "tab:blue"), results.items(), strict=True
+        ):
+            for part, prefix, style in (
+                ("training", "", "-"),
+                ("validation", "validation_", "--"),
+            ):
                 values = result["history"][prefix + key]
                 epochs, label = range(1, len(values) + 1), f"{name}, {part}"
-                axis.plot(epochs, values, style, marker="o", c=colour, ms=4, label=label)
+                axis.plot(
+                    epochs, values, style, marker="o", c=colour, ms=4, label=label
+                )
         axis.set(xlabel="epoch", ylabel=key)
         axis.grid(alpha=0.3)
     axes[0].legend()
@@ -227,7 +256,9 @@ def plot_templates(network: Network, path: Path) -> Path:
     templates = network.kernels[0].numpy().T.reshape(10, 28, 28)
     shades = 0.5 + 0.5 * templates / np.abs(templates).max(axis=(1, 2), keepdims=True)
     colours = plt.get_cmap("bwr")(shades)[..., :3]
-    return common.plot_images(colours, path, "Templates of softmax regression", "0123456789", 5)
+    return common.plot_images(
+        colours, path, "Templates of softmax regression", "0123456789", 5
+    )
 
 
 # %% Run
@@ -240,7 +271,9 @@ def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
     """Train from the epoch where the checkpoint left off to the last one."""
     labels = data.train_labels[: args.train_images]
     shifts = all_shifts(data.train_images[: args.train_images], training.shift)
-    steps = len(labels) // args.batch_size  # in an epoch; images left over wait for the next
+    steps = (
+        len(labels) // args.batch_size
+    )  # in an epoch; images left over wait for the next
     print(common.EPOCH_HEADING)
     for epoch in range(int(training.epoch), args.epochs):
         started, sums = time.perf_counter(), 0
@@ -248,9 +281,16 @@ def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
         order = rng.permutation(len(labels))
         down, across = rng.integers(0, 2 * training.shift + 1, (2, len(labels)))
         for i in range(steps):
-            batch, step = order[i * args.batch_size :][: args.batch_size], epoch * steps + i
-            rate = args.learning_rate * one_cycle((step + 1) / (steps * args.epochs + 1))
-            images = shifts[batch, down[batch], across[batch]][..., None]  # (N, 28, 28, 1)
+            batch, step = (
+                order[i * args.batch_size :][: args.batch_size],
+                epoch * steps + i,
+            )
+            rate = args.learning_rate * one_cycle(
+                (step + 1) / (steps * args.epochs + 1)
+            )
+            images = shifts[batch, down[batch], across[batch]][
+                ..., None
+            ]  # (N, 28, 28, 1)
             sums += training.train_step(images, labels[batch], tf.constant(rate))
         loss, right = sums.numpy() / steps
         seconds = time.perf_counter() - started
@@ -270,7 +310,13 @@ def main(argv: list[str] | None = None) -> dict:
     """Train both networks, compare, draw, and return the metrics; or classify a picture."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
-    add("--hidden", type=common.positive_int, nargs="+", default=HIDDEN, help="hidden layers")
+    add(
+        "--hidden",
+        type=common.positive_int,
+        nargs="+",
+        default=HIDDEN,
+        help="hidden layers",
+    )
     add("--image", type=Path, metavar="PATH", help="picture of a digit to classify")
     add("--restart", action="store_true", help="begin anew, without checkpoints")
     args = parser.parse_args(argv)
@@ -280,7 +326,9 @@ def main(argv: list[str] | None = None) -> dict:
     if args.image:
         image = mnist.read_picture(args.image)
         common.read_weights(deep, folder, __file__)
-        return common.show_digit(image, tf.nn.softmax(deep.infer(image[None])[0]).numpy(), folder)
+        return common.show_digit(
+            image, tf.nn.softmax(deep.infer(image[None])[0]).numpy(), folder
+        )
 
     if args.data == "sample" and args.batch_size == BATCH_SIZE:
         args.batch_size = SAMPLE_BATCH_SIZE
@@ -305,12 +353,16 @@ def main(argv: list[str] | None = None) -> dict:
             train(training, data, args, manager, stop_asked)
 
     images_in_epoch = count // args.batch_size * args.batch_size
-    results = {name: evaluate(t, data, images_in_epoch) for name, t in trainings.items()}
+    results = {
+        name: evaluate(t, data, images_in_epoch) for name, t in trainings.items()
+    }
     for name, result in results.items():
         print(f"{name + ':':19} test accuracy {result['test_accuracy']:.4f}")
     metrics = settings | results["hidden layers"] | {"data": data.name}
     metrics["softmax_regression"] = results["softmax regression"]
-    metrics["train_seconds"] = round(sum(r["train_seconds"] for r in results.values()), 1)
+    metrics["train_seconds"] = round(
+        sum(r["train_seconds"] for r in results.values()), 1
+    )
     probabilities = tf.nn.softmax(deep.infer(data.test_images)).numpy()
     title = f"Example 03, {data.name}"
     labels, names = data.test_labels, data.class_names
@@ -318,10 +370,19 @@ def main(argv: list[str] | None = None) -> dict:
         plot_both(results, folder / "learning_curves.png", title),
         plot_templates(linear, folder / "templates.png"),
         common.plot_confusion_matrix(
-            labels, probabilities.argmax(axis=1), names, folder / "confusion_matrix.png", title
+            labels,
+            probabilities.argmax(axis=1),
+            names,
+            folder / "confusion_matrix.png",
+            title,
         ),
         common.plot_worst_mistakes(
-            data.test_images, labels, probabilities, names, folder / "worst_mistakes.png", title
+            data.test_images,
+            labels,
+            probabilities,
+            names,
+            folder / "worst_mistakes.png",
+            title,
         ),
         common.write_weights(deep, folder),
         checkpoints,

@@ -21,7 +21,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import numpy as np
@@ -34,7 +36,9 @@ NAME = Path(__file__).stem
 EPOCHS = 6
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-3  # at the peak of the cycle
-WARM_UP = 0.2  # share of the steps in which the learning rate rises; then it falls to zero
+WARM_UP = (
+    0.2  # share of the steps in which the learning rate rises; then it falls to zero
+)
 LABEL_SMOOTHING = 0.1
 ANGLE = 0.2  # radians by which an image is turned at most, to either side
 ZOOM = 0.15  # logarithm of the factor by which it is made larger or smaller at most
@@ -68,7 +72,9 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.keras.ops.image.affine_transform(images, transforms)
 
 
-def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:
+def batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int
+) -> tf.data.Dataset:
     """Return an epoch of batches: augmented images (N, 28, 28, 1) and one-hot labels (N, 10)."""
     images, targets = tf.constant(images), tf.one_hot(labels, 10)
     places = tf.data.Dataset.range(len(images)).shuffle(len(images), seed)
@@ -165,20 +171,29 @@ class Report(tf.keras.callbacks.Callback):
     leave one that it cannot read. TensorFlow's checkpoints are whole as soon as they are there.
     """
 
-    def __init__(self, model: tf.keras.Sequential, epochs: int, folder: Path, restart: bool):
+    def __init__(
+        self, model: tf.keras.Sequential, epochs: int, folder: Path, restart: bool
+    ):
         super().__init__()
         self.epoch = tf.Variable(0)  # how many are done
         self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
-        model.optimizer.build(model.trainable_variables)  # so that there is something to restore
+        model.optimizer.build(
+            model.trainable_variables
+        )  # so that there is something to restore
         checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, epoch=self.epoch, history=self.history
+            model=model,
+            optimizer=model.optimizer,
+            epoch=self.epoch,
+            history=self.history,
         )
         self.manager = common.open_checkpoints(checkpoint, folder, restart)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begin a bar."""
         self.started = time.perf_counter()
-        self.bar = tqdm(total=self.params["steps"], desc=f"epoch {epoch + 1}", leave=False)
+        self.bar = tqdm(
+            total=self.params["steps"], desc=f"epoch {epoch + 1}", leave=False
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         """Move the bar on, and note the time: the last batch is followed by the validation."""
@@ -214,10 +229,17 @@ def nine_views(images: np.ndarray) -> np.ndarray:
 # epochs are done.
 
 
-def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Path) -> dict:
+def train(
+    model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Path
+) -> dict:
     """Train, or go on training, and return the history: lists of one number for each epoch."""
-    images, labels = data.train_images[: args.train_images], data.train_labels[: args.train_images]
-    steps = len(images) // args.batch_size  # in an epoch; images left over are drawn in another one
+    images, labels = (
+        data.train_images[: args.train_images],
+        data.train_labels[: args.train_images],
+    )
+    steps = (
+        len(images) // args.batch_size
+    )  # in an epoch; images left over are drawn in another one
     report = Report(model, args.epochs, run_folder / "checkpoints", args.restart)
     done = int(report.epoch)
     if done:
@@ -227,7 +249,10 @@ def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Pat
         batches(images, labels, args.batch_size, args.seed + done),
         initial_epoch=done,
         epochs=args.epochs,
-        validation_data=(data.validation_images, tf.one_hot(data.validation_labels, 10)),
+        validation_data=(
+            data.validation_images,
+            tf.one_hot(data.validation_labels, 10),
+        ),
         validation_batch_size=1000,
         verbose=0,
         callbacks=[
@@ -242,8 +267,12 @@ def train(model: tf.keras.Sequential, data: mnist.Dataset, args, run_folder: Pat
 def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, save, draw, and return the metrics; or classify a picture."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    parser.add_argument("--image", type=Path, metavar="PATH", help="picture of a digit to classify")
-    parser.add_argument("--restart", action="store_true", help="begin anew, without checkpoints")
+    parser.add_argument(
+        "--image", type=Path, metavar="PATH", help="picture of a digit to classify"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew, without checkpoints"
+    )
     args = parser.parse_args(argv)
     dtype = common.start(args.precision)
     folder = args.models_dir / NAME
@@ -252,11 +281,15 @@ def main(argv: list[str] | None = None) -> dict:
         image = mnist.read_picture(args.image)
         again = f"run  python examples/{NAME}.py  first"
         if not model_file.is_file():
-            raise common.UserError(f"no trained model in {common.shown(folder)}: {again}")
+            raise common.UserError(
+                f"no trained model in {common.shown(folder)}: {again}"
+            )
         try:
             model = tf.keras.models.load_model(model_file)
         except Exception as error:  # zipfile, json, h5py and Keras each raise their own
-            raise common.UserError(f"{common.shown(model_file)} is damaged: {again}") from error
+            raise common.UserError(
+                f"{common.shown(model_file)} is damaged: {again}"
+            ) from error
         probabilities = tf.nn.softmax(model.predict(image[None], verbose=0)[0]).numpy()
         return common.show_digit(image, probabilities, folder)
 
@@ -264,7 +297,9 @@ def main(argv: list[str] | None = None) -> dict:
     count = common.count_images(data, args)
     tf.keras.utils.set_random_seed(args.seed)
     # In "mixed" precision the layers compute in bfloat16, while the weights stay in float32.
-    tf.keras.config.set_dtype_policy("float32" if dtype == tf.float32 else f"mixed_{dtype.name}")
+    tf.keras.config.set_dtype_policy(
+        "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
+    )
     model = make_model()
     compile_model(model, args.learning_rate)
     parameters = sum(int(tf.size(variable)) for variable in model.trainable_variables)
@@ -278,7 +313,9 @@ def main(argv: list[str] | None = None) -> dict:
     seconds = sum(history["seconds"])
 
     one_hot = tf.one_hot(data.test_labels, 10)
-    _, one_view_accuracy = model.evaluate(data.test_images, one_hot, batch_size=1000, verbose=0)
+    _, one_view_accuracy = model.evaluate(
+        data.test_images, one_hot, batch_size=1000, verbose=0
+    )
     views = nine_views(data.test_images).reshape(-1, 28, 28, 1)  # (90000, 28, 28, 1)
     views = model.predict(views, batch_size=1000, verbose=0).reshape(9, -1, 10)
     logits = views.mean(axis=0)  # (10000, 10)

@@ -19,7 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import numpy as np
@@ -32,8 +34,13 @@ NAME = Path(__file__).stem
 EPOCHS = 6
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-3  # at the peak of the cycle
-WARM_UP = 0.2  # share of the steps in which the learning rate rises; then it falls to zero
-MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # of Adam's moving averages, called beta 1 and beta 2
+WARM_UP = (
+    0.2  # share of the steps in which the learning rate rises; then it falls to zero
+)
+MEAN_DECAY, SQUARE_DECAY = (
+    0.9,
+    0.999,
+)  # of Adam's moving averages, called beta 1 and beta 2
 TINY = 1e-7  # keeps Adam from dividing by zero
 LABEL_SMOOTHING = 0.1
 ANGLE = 0.2  # radians by which an image is turned at most, to either side
@@ -112,8 +119,13 @@ class Network(tf.Module):
             weights(3, 3, 64, 128),
             weights(3, 3, 128, 128),
         ]
-        self.biases = [tf.Variable(tf.zeros(kernel.shape[-1])) for kernel in self.kernels]
-        self.dense, self.dense_biases = weights(3 * 3 * 128, 10), tf.Variable(tf.zeros(10))
+        self.biases = [
+            tf.Variable(tf.zeros(kernel.shape[-1])) for kernel in self.kernels
+        ]
+        self.dense, self.dense_biases = (
+            weights(3 * 3 * 128, 10),
+            tf.Variable(tf.zeros(10)),
+        )
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Compute float32 logits (N, 10) from uint8 images (N, 28, 28, 1)."""
@@ -126,7 +138,9 @@ class Network(tf.Module):
         x = tf.reshape(tf.cast(x, tf.float32), [-1, 3 * 3 * 128])  # (N, 1152)
         return tf.matmul(x, self.dense) + self.dense_biases  # (N, 10)
 
-    def convolution(self, layer: int, x: tf.Tensor, stride: int, padding: str) -> tf.Tensor:
+    def convolution(
+        self, layer: int, x: tf.Tensor, stride: int, padding: str
+    ) -> tf.Tensor:
         """Slide the layer's kernels over the images, add its biases, and cut off below zero."""
         kernel, biases = self.kernels[layer], self.biases[layer]
         x = tf.nn.conv2d(x, tf.cast(kernel, self.dtype), stride, padding)
@@ -168,8 +182,12 @@ class Training(tf.Module):
     def __init__(self, network: Network, epochs: int):
         super().__init__()
         self.network = network
-        self.means = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
-        self.squares = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
+        self.means = [
+            tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables
+        ]
+        self.squares = [
+            tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables
+        ]
         self.step = tf.Variable(0, dtype=tf.int64)
         self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
@@ -215,7 +233,9 @@ def predict_from_nine_views(network: Network, images: np.ndarray) -> np.ndarray:
     """
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     places = np.ndindex(3, 3)
-    return np.stack([predict(network, padded[:, y : y + 28, x : x + 28]) for y, x in places])
+    return np.stack(
+        [predict(network, padded[:, y : y + 28, x : x + 28]) for y, x in places]
+    )
 
 
 # %% Run
@@ -226,16 +246,27 @@ def predict_from_nine_views(network: Network, images: np.ndarray) -> np.ndarray:
 def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
     """Train from the epoch where the checkpoint left off to the end of the last epoch."""
     images, labels = data.train_images[: args.train_images], data.train_labels
-    steps = len(images) // args.batch_size  # in an epoch; images left over wait for the next
+    steps = (
+        len(images) // args.batch_size
+    )  # in an epoch; images left over wait for the next
     print(common.EPOCH_HEADING)
     for epoch in range(int(training.step) // steps, args.epochs):
         started, rows = time.perf_counter(), []
         order = np.random.default_rng([args.seed, epoch]).permutation(len(images))
         for i in tqdm(range(steps), f"epoch {epoch + 1}", leave=False):
-            batch, step = order[i * args.batch_size : (i + 1) * args.batch_size], epoch * steps + i
-            rate = args.learning_rate * one_cycle((step + 1) / (steps * args.epochs + 1))
+            batch, step = (
+                order[i * args.batch_size : (i + 1) * args.batch_size],
+                epoch * steps + i,
+            )
+            rate = args.learning_rate * one_cycle(
+                (step + 1) / (steps * args.epochs + 1)
+            )
             seed = tf.constant([args.seed, step])
-            rows.append(training.train_step(images[batch], labels[batch], tf.constant(rate), seed))
+            rows.append(
+                training.train_step(
+                    images[batch], labels[batch], tf.constant(rate), seed
+                )
+            )
         loss, right = np.mean(rows, axis=0)
         seconds = time.perf_counter() - started
         logits = predict(training.network, data.validation_images)
@@ -252,8 +283,12 @@ def train(training: Training, data: mnist.Dataset, args, manager, stop_asked):
 def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, draw, and return the metrics; or classify a picture."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    parser.add_argument("--image", type=Path, metavar="PATH", help="picture of a digit to classify")
-    parser.add_argument("--restart", action="store_true", help="begin anew, without checkpoints")
+    parser.add_argument(
+        "--image", type=Path, metavar="PATH", help="picture of a digit to classify"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew, without checkpoints"
+    )
     args = parser.parse_args(argv)
     dtype = common.start(args.precision)
     folder = args.models_dir / NAME
@@ -276,7 +311,9 @@ def main(argv: list[str] | None = None) -> dict:
         tf.train.Checkpoint(training=training), checkpoints, args.restart
     )
     if manager.latest_checkpoint:
-        print(f"going on after step {int(training.step)}, from {common.shown(checkpoints)}")
+        print(
+            f"going on after step {int(training.step)}, from {common.shown(checkpoints)}"
+        )
     with common.ctrl_c() as stop_asked:  # an epoch is never cut in half
         train(training, data, args, manager, stop_asked)
 

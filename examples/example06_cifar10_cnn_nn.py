@@ -21,7 +21,9 @@ trained. Example 14 shows how far the same training can be sped up.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
 
 import numpy as np
@@ -152,7 +154,9 @@ class Network(tf.Module):
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """Compute float32 logits (N, 10) from uint8 images (N, 32, 32, 3)."""
         x = (tf.cast(images, self.dtype) - 120) / 64  # about -2 to 2
-        for layer, (kernel, norm) in enumerate(zip(self.kernels, self.norms, strict=True)):
+        for layer, (kernel, norm) in enumerate(
+            zip(self.kernels, self.norms, strict=True)
+        ):
             kernel = tf.cast(kernel, self.dtype)
             x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
             if layer % 2 == 0:  # pooled first: a quarter is left to normalise
@@ -242,7 +246,9 @@ def train(run: Run, network, optimizer, data: cifar10.Dataset, count, args) -> N
             batch = order[step * args.batch_size : (step + 1) * args.batch_size]
             rng = np.random.default_rng([args.seed, epoch, step])
             images = augment(data.train_images[batch], rng)
-            rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP), tf.float32)
+            rate = tf.constant(
+                args.learning_rate * one_cycle(run.done, WARM_UP), tf.float32
+            )
             run.record(train_step(images, data.train_labels[batch], rate))
         logits = predict(network, data.validation_images)
         run.validate(

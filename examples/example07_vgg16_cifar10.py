@@ -21,7 +21,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import numpy as np
@@ -38,10 +40,17 @@ EPOCHS = 30  # of the top layer
 BATCH_SIZE = 128  # of the top layer
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
-DROPOUT = 0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
+DROPOUT = (
+    0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
+)
 EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
-TRAIN_IMAGES, TEST_IMAGES = 3000, 1000  # of the full data: six minutes on two cores, bfloat16
-VALIDATION_SHARE = 10  # every tenth of the training images is there to choose the best epoch by
+TRAIN_IMAGES, TEST_IMAGES = (
+    3000,
+    1000,
+)  # of the full data: six minutes on two cores, bfloat16
+VALIDATION_SHARE = (
+    10  # every tenth of the training images is there to choose the best epoch by
+)
 
 # %% 1. Download the checkpoint and extract it
 # vgg_16.ckpt is the original authors' network, converted by the TF-slim library in 2016. It is a
@@ -67,13 +76,23 @@ def check(network: vgg16.VGG16, checkpoint: Path, args) -> None:
     path = args.image
     if path is None and classes < 1000:
         kind = sample.OTHER_KINDS[0]
-        image, what = sample.drawn_objects([kind], 1, size, seed=8)[0][0], f"a drawing ({kind})"
+        image, what = (
+            sample.drawn_objects([kind], 1, size, seed=8)[0][0],
+            f"a drawing ({kind})",
+        )
     else:
-        path = path or Path(common.matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+        path = (
+            path
+            or Path(common.matplotlib.get_data_path())
+            / "sample_data"
+            / "grace_hopper.jpg"
+        )
         try:
             photograph = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         except Exception as error:  # a damaged file raises errors of a dozen kinds
-            raise common.UserError(f"{path} cannot be read as an image: {error}") from error
+            raise common.UserError(
+                f"{path} cannot be read as an image: {error}"
+            ) from error
         image, what = np.asarray(ImageOps.fit(photograph, (size, size))), path.name
     try:
         if classes < 1000:
@@ -83,7 +102,9 @@ def check(network: vgg16.VGG16, checkpoint: Path, args) -> None:
     except DataError as error:
         print(f"   classes are shown as numbers: {error}")
         names = [f"class {number}" for number in range(classes)]
-    probabilities = tf.nn.softmax(network(vgg16.preprocess(image[None], size)))[0].numpy()
+    probabilities = tf.nn.softmax(network(vgg16.preprocess(image[None], size)))[
+        0
+    ].numpy()
     print(f"   what VGG16_{classes} sees in {what}:")
     for index in np.argsort(-probabilities)[:5]:
         print(f"   {probabilities[index]:7.2%}  {names[index]}")
@@ -102,13 +123,17 @@ def save(network: vgg16.VGG16, folder: Path, digest: str) -> list[Path]:
         shutil.rmtree(part, ignore_errors=True)
         tf.train.Checkpoint(network=network).write(str(part / "checkpoint" / "vgg_16"))
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")]
+        )
         def serve(images):
             logits = network(vgg16.preprocess(images, network.config.image_size))
             return {"probabilities": tf.nn.softmax(logits)}
 
         with common.silent_stderr():
-            tf.saved_model.save(network, str(part / "saved_model"), {"serving_default": serve})
+            tf.saved_model.save(
+                network, str(part / "saved_model"), {"serving_default": serve}
+            )
         (part / mark.name).write_text(digest)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
@@ -152,8 +177,12 @@ def train_top(train, validation, classes: int, args):
     """
     features, labels = train
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    chunks = np.array_split(features, -(-len(features) // 1000))  # or the differences fill memory
-    variance = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks) / len(features)
+    chunks = np.array_split(
+        features, -(-len(features) // 1000)
+    )  # or the differences fill memory
+    variance = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks) / len(
+        features
+    )
     deviation = np.sqrt(variance) + 1e-6
 
     kernel = tf.Variable(tf.zeros([features.shape[1], classes]))
@@ -178,18 +207,29 @@ def train_top(train, validation, classes: int, args):
         optimizer.apply_gradients(zip(gradients, [kernel, bias], strict=True))
         return tf.stack([loss, accuracy])
 
-    history = {"loss": [], "accuracy": [], "validation_loss": [], "validation_accuracy": []}
+    history = {
+        "loss": [],
+        "accuracy": [],
+        "validation_loss": [],
+        "validation_accuracy": [],
+    }
     best = (0.0, kernel.numpy(), bias.numpy())
     for epoch in tqdm(range(args.epochs), "   training the top layer", leave=False):
         order = np.random.default_rng([args.seed, epoch]).permutation(len(features))
         batches = np.split(order, range(args.batch_size, len(order), args.batch_size))
         rows = [
-            train_step(features[batch], labels[batch], tf.constant([args.seed, epoch * 10_000 + i]))
+            train_step(
+                features[batch],
+                labels[batch],
+                tf.constant([args.seed, epoch * 10_000 + i]),
+            )
             for i, batch in enumerate(batches)
         ]
         values = [*np.mean(rows, axis=0), *map(float, measure(*validation))]
         if not np.isfinite(values[0] + values[2]):
-            raise common.UserError(f"the loss is {values[0]:.4g}: use a smaller --learning-rate")
+            raise common.UserError(
+                f"the loss is {values[0]:.4g}: use a smaller --learning-rate"
+            )
         for key, value in zip(history, values, strict=True):
             history[key].append(float(value))
         if values[-1] > best[0]:
@@ -207,8 +247,18 @@ def main(argv: list[str] | None = None) -> dict:
     """Go through the six steps and return the metrics."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
-    add("--test-images", type=common.positive_int, metavar="N", help="use only the first N")
-    add("--weights", type=Path, metavar="PATH", help="VGG16 as .ckpt (V1, V2), Keras' .h5, or .npz")
+    add(
+        "--test-images",
+        type=common.positive_int,
+        metavar="N",
+        help="use only the first N",
+    )
+    add(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="VGG16 as .ckpt (V1, V2), Keras' .h5, or .npz",
+    )
     add("--image", type=Path, metavar="PATH", help="photograph to check VGG16_1000 on")
     add("--no-baseline", action="store_true", help="leave out the untrained network")
     args = parser.parse_args(argv)
@@ -219,13 +269,20 @@ def main(argv: list[str] | None = None) -> dict:
     limits = (TRAIN_IMAGES, TEST_IMAGES) if args.data == "full" else (50_000, 10_000)
     count, test_count = args.train_images or limits[0], args.test_images or limits[1]
     if count < 2 * VALIDATION_SHARE:
-        raise common.UserError(f"--train-images {count} is too few: use {2 * VALIDATION_SHARE}")
+        raise common.UserError(
+            f"--train-images {count} is too few: use {2 * VALIDATION_SHARE}"
+        )
     held_back = count // VALIDATION_SHARE
     labels = data.train_labels[: count - held_back]
     validation_labels = data.validation_labels[:held_back]
-    test_images, test_labels = data.test_images[:test_count], data.test_labels[:test_count]
+    test_images, test_labels = (
+        data.test_images[:test_count],
+        data.test_labels[:test_count],
+    )
     print(common.summary(data, len(data.train_images)))
-    print(f"used: {len(labels):,}, {len(validation_labels):,} and {len(test_labels):,} of them")
+    print(
+        f"used: {len(labels):,}, {len(validation_labels):,} and {len(test_labels):,} of them"
+    )
     if args.data == "full":
         print("to use all, which takes hours: --train-images 50000 --test-images 10000")
 
@@ -235,14 +292,20 @@ def main(argv: list[str] | None = None) -> dict:
     weights = vgg16.read_weights(path, config)
     network = vgg16.VGG16(weights, config)
     parameters = sum(array.size for array in weights.values())
-    print(f"   {len(weights)} weights, {parameters:,} parameters, {config.image_size} pixels")
+    print(
+        f"   {len(weights)} weights, {parameters:,} parameters, {config.image_size} pixels"
+    )
     print("3. check")
     check(network, path, args)
     print("4. save")
-    files = save(network, folder / f"vgg16_{config.classes}", vgg16.weights_digest(weights))
+    files = save(
+        network, folder / f"vgg16_{config.classes}", vgg16.weights_digest(weights)
+    )
 
     print("5. transfer")
-    del network  # half a gigabyte; it and the functions compiled from it refer to each other,
+    del (
+        network
+    )  # half a gigabyte; it and the functions compiled from it refer to each other,
     gc.collect()  # so that only the garbage collector sets them free
 
     def features_of(network, weights, title):
@@ -280,7 +343,9 @@ def main(argv: list[str] | None = None) -> dict:
     started = time.perf_counter()
     kernel, bias, history, top_accuracy = trained_top(*features)
     train_seconds = time.perf_counter() - started
-    print(f"   the top layer alone, on stored features: test accuracy {top_accuracy:.4f}")
+    print(
+        f"   the top layer alone, on stored features: test accuracy {top_accuracy:.4f}"
+    )
 
     network.replace_top(kernel, bias)  # VGG16_10, from images to logits
 
@@ -291,12 +356,16 @@ def main(argv: list[str] | None = None) -> dict:
     started = time.perf_counter()
     starts = range(0, len(test_images), EXTRACTION_BATCH)
     bar = tqdm(starts, "   VGG16_10 end to end", leave=False)
-    logits = np.concatenate([vgg16_10(test_images[i : i + EXTRACTION_BATCH]) for i in bar])
+    logits = np.concatenate(
+        [vgg16_10(test_images[i : i + EXTRACTION_BATCH]) for i in bar]
+    )
     images_per_second = len(test_images) / (time.perf_counter() - started)
     accuracy = float(np.mean(logits.argmax(axis=1) == test_labels))
     print(f"   VGG16_10 from end to end:                test accuracy {accuracy:.4f}")
     top = folder / "vgg16_10_top_layer.npz"
-    np.savez(top, **{"vgg_16/fc8/weights": kernel[None, None], "vgg_16/fc8/biases": bias})
+    np.savez(
+        top, **{"vgg_16/fc8/weights": kernel[None, None], "vgg_16/fc8/biases": bias}
+    )
 
     print("6. compare")
     untrained_accuracy = None
@@ -313,7 +382,13 @@ def main(argv: list[str] | None = None) -> dict:
 
     probabilities, title = tf.nn.softmax(logits).numpy(), f"Example 07, {data.name}"
     pictures = common.plot_results(
-        folder, history, test_images, test_labels, probabilities, data.class_names, title
+        folder,
+        history,
+        test_images,
+        test_labels,
+        probabilities,
+        data.class_names,
+        title,
     )
     metrics = {
         "data": data.name,
@@ -333,7 +408,9 @@ def main(argv: list[str] | None = None) -> dict:
         "precision": dtype.name,
         "history": history,
     }
-    return common.finish(folder, metrics, [*files, top, *pictures], args, argv, __file__)
+    return common.finish(
+        folder, metrics, [*files, top, *pictures], args, argv, __file__
+    )
 
 
 # %% What to try next

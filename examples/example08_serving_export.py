@@ -24,7 +24,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import numpy as np
@@ -40,8 +42,13 @@ SERVED = "mnist"  # the name under which clients ask for it
 EPOCHS, STEPS = 1, 500  # of the small network that is trained where there is no other
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
-WARM_UP_SIZES = (1, 16)  # images in the requests that a server answers before it is ready
-CHECKED = 1000  # test images for which the exported model must answer as the network does
+WARM_UP_SIZES = (
+    1,
+    16,
+)  # images in the requests that a server answers before it is ready
+CHECKED = (
+    1000  # test images for which the exported model must answer as the network does
+)
 TOLERANCE = 0.01  # between their probabilities: bfloat16 has three digits
 
 # %% Data
@@ -88,7 +95,9 @@ def train_for_a_moment(data: mnist.Dataset, args) -> tf.keras.Model:
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.Adam(args.learning_rate), loss)
     count = len(data.train_images[: args.train_images])
-    drawn = np.random.default_rng(args.seed).integers(count, size=STEPS * args.batch_size)
+    drawn = np.random.default_rng(args.seed).integers(
+        count, size=STEPS * args.batch_size
+    )
     images, labels = data.train_images[drawn], data.train_labels[drawn]
     model.fit(images, labels, args.batch_size, args.epochs, verbose=0)
     return model
@@ -123,7 +132,10 @@ def signatures(model: tf.keras.Model) -> dict[str, tuple[Callable, tf.TensorSpec
         return classify(tf.map_fn(like_mnist, images, fn_output_signature=pixels))
 
     return {
-        "serving_default": (classify, tf.TensorSpec([None, 28, 28, 1], tf.uint8, "images")),
+        "serving_default": (
+            classify,
+            tf.TensorSpec([None, 28, 28, 1], tf.uint8, "images"),
+        ),
         "floats": (from_floats, tf.TensorSpec([None, 28, 28, 1], tf.float32, "images")),
         "files": (from_files, tf.TensorSpec([None], tf.string, "images")),
     }
@@ -147,12 +159,16 @@ def like_mnist(file: tf.Tensor) -> tf.Tensor:
     ink = tf.nn.relu(tf.where(paper > 127.5, paper - ink, ink - paper))
     ink *= tf.math.divide_no_nan(255.0, tf.reduce_max(ink))
     seen = ink > 50
-    tf.debugging.Assert(tf.reduce_any(seen), ["a picture shows nothing: it is all one colour"])
+    tf.debugging.Assert(
+        tf.reduce_any(seen), ["a picture shows nothing: it is all one colour"]
+    )
     rows, columns = (tf.where(tf.reduce_any(seen, axis))[:, 0] for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     size = tf.cast(tf.shape(ink), tf.float32)
     size = tf.maximum(tf.cast(tf.round(20 * size / tf.reduce_max(size)), tf.int32), 1)
-    ink = tf.image.resize(ink[..., None], size, antialias=True)  # (20, up to 20, 1), or the reverse
+    ink = tf.image.resize(
+        ink[..., None], size, antialias=True
+    )  # (20, up to 20, 1), or the reverse
     places = []
     for axis in (0, 1):
         mass = tf.reduce_sum(ink, [1 - axis, 2])  # of each row; then of each column
@@ -212,23 +228,37 @@ def check(folder: Path, model: tf.keras.Model, data: mnist.Dataset) -> float:
     images = data.test_images
     inputs = as_inputs(images[:CHECKED])
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        found = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
+        found = tf.compat.v1.saved_model.load(
+            session, ["serve"], str(folder)
+        ).signature_def
 
         def run(name, images):
-            outputs = {output: info.name for output, info in found[name].outputs.items()}
+            outputs = {
+                output: info.name for output, info in found[name].outputs.items()
+            }
             return session.run(outputs, {found[name].inputs["images"].name: images})
 
         answers = {name: run(name, inputs[name]) for name in inputs}
         starts = range(0, len(images), 1000)
-        found_classes = [run("serving_default", images[i : i + 1000])["classes"] for i in starts]
+        found_classes = [
+            run("serving_default", images[i : i + 1000])["classes"] for i in starts
+        ]
 
     for name, (function, _) in signatures(model).items():
         print(f"{name}: {common.describe(found[name])}")
-        classes, probabilities = answers[name]["classes"], answers[name]["probabilities"]
+        classes, probabilities = (
+            answers[name]["classes"],
+            answers[name]["probabilities"],
+        )
         expected = tf.function(function)(inputs[name])["probabilities"]
         difference = float(np.abs(probabilities - expected).max())
-        print(f"    probabilities for {len(classes):,} test images within {difference:.1g}")
-        if not (difference <= TOLERANCE and np.array_equal(classes, probabilities.argmax(axis=1))):
+        print(
+            f"    probabilities for {len(classes):,} test images within {difference:.1g}"
+        )
+        if not (
+            difference <= TOLERANCE
+            and np.array_equal(classes, probabilities.argmax(axis=1))
+        ):
             raise common.UserError(
                 f"signature {name} does not answer as the network does (by up to {difference:.2g}; "
                 f"{TOLERANCE:g} is allowed): nothing was exported"
@@ -242,7 +272,9 @@ def check(folder: Path, model: tf.keras.Model, data: mnist.Dataset) -> float:
 # renamed into it when it is whole: renaming is one operation, and nobody ever sees half a model.
 
 
-def export(model: tf.keras.Model, folder: Path, data: mnist.Dataset) -> tuple[Path, float]:
+def export(
+    model: tf.keras.Model, folder: Path, data: mnist.Dataset
+) -> tuple[Path, float]:
     """Write the next version of a model, if it passes the check.
 
     Returns:
@@ -259,7 +291,9 @@ def export(model: tf.keras.Model, folder: Path, data: mnist.Dataset) -> tuple[Pa
         accuracy = check(part, model, data)
         warm_up = part / "assets.extra" / "tf_serving_warmup_requests"
         write_warm_up(warm_up, data.train_images[: max(WARM_UP_SIZES)])
-        versions = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+        versions = [
+            int(path.name) for path in folder.iterdir() if path.name.isdecimal()
+        ]
         version = folder / str(max(versions, default=0) + 1)
         os.rename(part, version)
     return version, accuracy
@@ -280,11 +314,15 @@ def main(argv: list[str] | None = None) -> dict:
     source, seconds = TRAINED, 0.0
     model = load_network(args.models_dir, data)
     if model is None:
-        print(f"{TRAINED}.py has left no network for this data set: a small one is trained")
+        print(
+            f"{TRAINED}.py has left no network for this data set: a small one is trained"
+        )
         source, started = "trained for a moment", time.perf_counter()
         model = train_for_a_moment(data, args)
         seconds = time.perf_counter() - started
-    for layer in model.layers[:-1]:  # the last one, whose outputs are the logits, is in float32
+    for layer in model.layers[
+        :-1
+    ]:  # the last one, whose outputs are the logits, is in float32
         layer.dtype_policy = "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
     print(f"{model.count_params():,} parameters")
 
@@ -298,7 +336,9 @@ def main(argv: list[str] | None = None) -> dict:
         "train_seconds": round(seconds, 1),
         "parameters": model.count_params(),
     }
-    metrics = common.finish(args.models_dir / NAME, metrics, [version], args, argv, __file__)
+    metrics = common.finish(
+        args.models_dir / NAME, metrics, [version], args, argv, __file__
+    )
     base = shlex.quote(str(folder.resolve()))
     print(f"""serve it with Docker, or with the package tensorflow-model-server (see the README):
     docker run --rm -p 8500:8500 -p 8501:8501 -v {base}:/models/{SERVED} \\

@@ -23,7 +23,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import grpc
@@ -71,8 +73,14 @@ def no_answer(client, reason: str) -> common.UserError:
 
 def refused(client, missing: bool, message: str) -> common.UserError:
     """The server does not have what was asked for, or cannot use what was sent."""
-    message = message.partition("\n")[0].rstrip(".")  # what follows names nodes of the graph
-    advice = "correct --model or --model-version" if missing else "send what the signature takes"
+    message = message.partition("\n")[0].rstrip(
+        "."
+    )  # what follows names nodes of the graph
+    advice = (
+        "correct --model or --model-version"
+        if missing
+        else "send what the signature takes"
+    )
     return common.UserError(f"{client.address} refuses: {message}: {advice}")
 
 
@@ -107,14 +115,20 @@ class Rest:
         self.address = f"http://{args.server}:{args.rest_port}"
         version = f"/versions/{args.model_version}" if args.model_version else ""
         self.model = f"{self.address}/v1/models/{quote(args.model, safe='')}{version}"
-        self.session = requests.Session()  # keeps the connection open from request to request
-        self.session.trust_env = False  # no detour by a proxy that the environment names
+        self.session = (
+            requests.Session()
+        )  # keeps the connection open from request to request
+        self.session.trust_env = (
+            False  # no detour by a proxy that the environment names
+        )
 
     def ask(self, path: str, key: str, question: dict | None = None):
         """Send a request, and return what the JSON object of the answer has under `key`."""
         method, address = "GET" if question is None else "POST", self.model + path
         try:
-            response = self.session.request(method, address, json=question, timeout=TIMEOUT)
+            response = self.session.request(
+                method, address, json=question, timeout=TIMEOUT
+            )
             answer = response.json()
             if response.ok:
                 return answer[key]
@@ -134,13 +148,23 @@ class Rest:
 
     def status(self) -> get_model_status_pb2.GetModelStatusResponse:
         """Ask which versions there are. The JSON is that of the message that gRPC sends."""
-        key, answer = "model_version_status", get_model_status_pb2.GetModelStatusResponse()
-        return json_format.ParseDict({key: self.ask("", key)}, answer, ignore_unknown_fields=True)
+        key, answer = (
+            "model_version_status",
+            get_model_status_pb2.GetModelStatusResponse(),
+        )
+        return json_format.ParseDict(
+            {key: self.ask("", key)}, answer, ignore_unknown_fields=True
+        )
 
     def signatures(self) -> dict:
         """Ask which signatures there are: a SignatureDef for each name."""
-        found, answer = self.ask("/metadata", "metadata"), get_model_metadata_pb2.SignatureDefMap()
-        json_format.ParseDict(found["signature_def"], answer, ignore_unknown_fields=True)
+        found, answer = (
+            self.ask("/metadata", "metadata"),
+            get_model_metadata_pb2.SignatureDefMap(),
+        )
+        json_format.ParseDict(
+            found["signature_def"], answer, ignore_unknown_fields=True
+        )
         return answer.signature_def
 
     def predict(self, images, signature="serving_default", rows=False):
@@ -151,11 +175,17 @@ class Rest:
             images = [{"b64": base64.b64encode(file).decode()} for file in images]
         question = {"signature_name": signature}
         if rows:
-            answers = self.ask(":predict", "predictions", question | {"instances": images})
+            answers = self.ask(
+                ":predict", "predictions", question | {"instances": images}
+            )
             answer = {name: [row[name] for row in answers] for name in answers[0]}
         else:
-            answer = self.ask(":predict", "outputs", question | {"inputs": {"images": images}})
-        return np.array(answer["classes"]), np.array(answer["probabilities"], np.float32)
+            answer = self.ask(
+                ":predict", "outputs", question | {"inputs": {"images": images}}
+            )
+        return np.array(answer["classes"]), np.array(
+            answer["probabilities"], np.float32
+        )
 
 
 # %% gRPC
@@ -193,7 +223,9 @@ class Grpc:
 
     def status(self) -> get_model_status_pb2.GetModelStatusResponse:
         """Ask which versions there are."""
-        return self.ask(self.models.GetModelStatus, get_model_status_pb2.GetModelStatusRequest())
+        return self.ask(
+            self.models.GetModelStatus, get_model_status_pb2.GetModelStatusRequest()
+        )
 
     def signatures(self) -> dict:
         """Ask which signatures there are: a SignatureDef for each name."""
@@ -201,10 +233,14 @@ class Grpc:
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
         answer = self.ask(self.predictions.GetModelMetadata, request)
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        answer.metadata["signature_def"].Unpack(signatures)  # the field may hold any message
+        answer.metadata["signature_def"].Unpack(
+            signatures
+        )  # the field may hold any message
         return signatures.signature_def
 
-    def predict(self, images: np.ndarray | Sequence[bytes], signature: str = "serving_default"):
+    def predict(
+        self, images: np.ndarray | Sequence[bytes], signature: str = "serving_default"
+    ):
         """Classify images, uint8 (N, 28, 28, 1), or with signature `files` the contents of files.
 
         Returns:
@@ -214,7 +250,9 @@ class Grpc:
         request.model_spec.signature_name = signature
         request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
         outputs = self.ask(self.predictions.Predict, request).outputs
-        return tf.make_ndarray(outputs["classes"]), tf.make_ndarray(outputs["probabilities"])
+        return tf.make_ndarray(outputs["classes"]), tf.make_ndarray(
+            outputs["probabilities"]
+        )
 
 
 # %% Status and metadata
@@ -225,7 +263,9 @@ class Grpc:
 def look_at(client: Rest | Grpc, wanted: str) -> None:
     """Print states and signatures; a version must be available, and the one `wanted` ours."""
     versions = client.status().model_version_status
-    states = [get_model_status_pb2.ModelVersionStatus.State.Name(v.state) for v in versions]
+    states = [
+        get_model_status_pb2.ModelVersionStatus.State.Name(v.state) for v in versions
+    ]
     text = ", ".join(
         f"version {version.version} {state} {version.status.error_message}".strip()
         for version, state in zip(versions, states, strict=True)
@@ -303,7 +343,12 @@ def main(argv: list[str] | None = None) -> dict:
     add("--rest-port", type=port, default=8501, help="where it speaks REST")
     add("--grpc-port", type=port, default=8500, help="where it speaks gRPC")
     add("--model", default="mnist", help="name of the model")
-    add("--model-version", type=common.positive_int, metavar="N", help="in place of the highest")
+    add(
+        "--model-version",
+        type=common.positive_int,
+        metavar="N",
+        help="in place of the highest",
+    )
     add("--image", type=Path, metavar="PATH", help="picture of a digit to classify")
     args = parser.parse_args(argv)
     common.start("float32")
@@ -322,11 +367,20 @@ def main(argv: list[str] | None = None) -> dict:
     data = mnist.load(args.data, args.data_dir)
     images, labels = data.test_images, data.test_labels
     print(f"{data.name}: {len(images):,} test images")
-    lengths = len(json.dumps(images[0].tolist())), tf.make_tensor_proto(images[0]).ByteSize()
-    print("an image of 784 pixels takes {:,} bytes as JSON, {:,} as a tensor".format(*lengths))
+    lengths = (
+        len(json.dumps(images[0].tolist())),
+        tf.make_tensor_proto(images[0]).ByteSize(),
+    )
+    print(
+        "an image of 784 pixels takes {:,} bytes as JSON, {:,} as a tensor".format(
+            *lengths
+        )
+    )
     for client in (rest, over_grpc):
         classes, probabilities = client.predict(images[:1])
-        print(f"{client.name}: the first is a {classes[0]}, with {probabilities[0].max():.2%}")
+        print(
+            f"{client.name}: the first is a {classes[0]}, with {probabilities[0].max():.2%}"
+        )
 
     started = time.perf_counter()
     starts = tqdm(range(0, len(images), BATCH_SIZE), "all test images", leave=False)
@@ -337,10 +391,14 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"probabilities over REST and over gRPC differ by {difference:.1g} at most")
     captions = [
         f"{found} {certainty:.0%}" + ("" if found == label else f"\nis {label}")
-        for found, certainty, label in zip(classes, probabilities.max(axis=1), labels, strict=True)
+        for found, certainty, label in zip(
+            classes, probabilities.max(axis=1), labels, strict=True
+        )
     ]
     title = f"Example 09, {data.name}: what the server says"
-    picture = common.plot_images(images[:SHOWN], folder / "answers.png", title, captions)
+    picture = common.plot_images(
+        images[:SHOWN], folder / "answers.png", title, captions
+    )
 
     metrics = {
         "data": data.name,

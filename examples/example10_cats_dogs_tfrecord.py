@@ -25,7 +25,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import cv2
@@ -46,8 +48,14 @@ QUALITY = 90  # of a stored JPEG file, of 100
 SHARD = 200  # images in a shard: what a kill loses at most
 READERS = 4  # shards that are read side by side
 SHUFFLED = 2000  # records among which the next one is drawn
-ZOOM, ASPECT = 0.25, 0.1  # logarithms: by how much an image is resized and stretched at most
-ANGLE, SHIFT = 0.2, 0.1  # radians by which it is turned, share of its side by which it is moved
+ZOOM, ASPECT = (
+    0.25,
+    0.1,
+)  # logarithms: by how much an image is resized and stretched at most
+ANGLE, SHIFT = (
+    0.2,
+    0.1,
+)  # radians by which it is turned, share of its side by which it is moved
 COLOUR = 0.2  # by how much contrast and colours change at most
 COMPONENTS = 24  # of the 48 numbers in a patch of 4 x 4 pixels, those that vary most
 NOISE = 2.0  # variance below which a component is not worth blowing up, in squared pixel values
@@ -57,9 +65,13 @@ OFFSET_RATE = 160.0  # and that of the offsets of batch normalisation
 MOMENTUM = 0.6
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.2
-WARM_UP = 0.1  # share of the steps in which the learning rate rises; then it falls to zero
+WARM_UP = (
+    0.1  # share of the steps in which the learning rate rises; then it falls to zero
+)
 KEEP = 0.9  # share of the old moving average that is kept in every step
-LOGIT_SCALE = 1 / 9  # small logits at the start, so that the high learning rate does no harm
+LOGIT_SCALE = (
+    1 / 9
+)  # small logits at the start, so that the high learning rate does no harm
 TIMED = 400  # images that are read and decoded in several ways
 TIMED_SECONDS = 0.5  # for each way, at least
 
@@ -101,7 +113,9 @@ def is_whole(path: Path, count: int) -> bool:
         return False
 
 
-def make_shards(photographs: cats_dogs.Photographs, chosen, title: str, folder: Path) -> list[str]:
+def make_shards(
+    photographs: cats_dogs.Photographs, chosen, title: str, folder: Path
+) -> list[str]:
     """Write photographs to shards, as far as these are not there, and return their paths.
 
     A shard is named after all that it depends on: other photographs, or other sizes, never meet old
@@ -115,13 +129,21 @@ def make_shards(photographs: cats_dogs.Photographs, chosen, title: str, folder: 
         source = repr((group, checksums, SIDE, QUALITY, inspect.getsource(shrink)))
         digest = hashlib.sha256(source.encode()).hexdigest()[:16]
         groups[folder / f"{title}-{start:06}-{digest}.tfrecord"] = group
-    missing = {path: group for path, group in groups.items() if not is_whole(path, len(group))}
+    missing = {
+        path: group for path, group in groups.items() if not is_whole(path, len(group))
+    }
 
     def convert(photograph: cats_dogs.Photograph) -> bytes:
         return as_record(shrink(photographs.read(photograph)), photograph.label)
 
     count = sum(map(len, missing.values()))
-    bar = tqdm(total=count, desc=f"{title} shards", unit=" images", leave=False, disable=not count)
+    bar = tqdm(
+        total=count,
+        desc=f"{title} shards",
+        unit=" images",
+        leave=False,
+        disable=not count,
+    )
     # Decoding, resizing and encoding release Python's lock, so that threads use all cores.
     with concurrent.futures.ThreadPoolExecutor(common.cores()) as pool, bar:
         for path, group in missing.items():
@@ -177,18 +199,24 @@ def training_batches(shards: list[str], args, step: int, steps: int) -> tf.data.
     """
 
     def records(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(shards, tf.stack([args.seed, epoch]))
+        order = tf.random.experimental.stateless_shuffle(
+            shards, tf.stack([args.seed, epoch])
+        )
         records = tf.data.Dataset.from_tensor_slices(order).interleave(
             tf.data.TFRecordDataset, cycle_length=READERS, num_parallel_calls=READERS
         )
         seed = args.seed * args.epochs + epoch
         records = records.shuffle(SHUFFLED, seed, reshuffle_each_iteration=False)
-        return records.take(steps * args.batch_size)  # what is left over waits for another epoch
+        return records.take(
+            steps * args.batch_size
+        )  # what is left over waits for another epoch
 
     def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]):
         return augment(batch[0], tf.stack([args.seed, step])), batch[1]
 
-    tf.random.set_seed(1)  # `shuffle` mixes it with the seed it is given; 0 does not work there
+    tf.random.set_seed(
+        1
+    )  # `shuffle` mixes it with the seed it is given; 0 does not work there
     data = tf.data.Dataset.range(step // steps, args.epochs).flat_map(records)
     data = data.skip(step % steps * args.batch_size)
     data = data.map(decode, num_parallel_calls=common.cores())
@@ -199,7 +227,9 @@ def training_batches(shards: list[str], args, step: int, steps: int) -> tf.data.
 
 def read_all(shards: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the images of some shards, uint8 (N, SIDE, SIDE, 3), and labels, int32 (N,)."""
-    data = tf.data.TFRecordDataset(shards).map(decode, num_parallel_calls=common.cores())
+    data = tf.data.TFRecordDataset(shards).map(
+        decode, num_parallel_calls=common.cores()
+    )
     images, labels = zip(*untuned(data).as_numpy_iterator(), strict=True)
     return np.stack(images), np.stack(labels)
 
@@ -245,7 +275,9 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Warp uint8 images (N, SIDE, SIDE, 3) and change their colours; `seed` is int64 (2,)."""
     count = tf.shape(images)[0]
     limits = tf.constant([ZOOM, ASPECT, ANGLE, SHIFT, SHIFT, 1])
-    images = warp(images, limits[:, None] * tf.random.stateless_uniform([6, count], seed, -1, 1))
+    images = warp(
+        images, limits[:, None] * tf.random.stateless_uniform([6, count], seed, -1, 1)
+    )
     amounts = COLOUR * tf.random.stateless_uniform([count, 1, 1, 4], seed + 1, -1, 1)
     contrast, tint = tf.split(amounts, [1, 3], axis=-1)
     images = (tf.cast(images, tf.float32) - 128) * tf.exp(contrast) + 128 + 128 * tint
@@ -266,11 +298,18 @@ class Network(tf.Module):
         rng = np.random.default_rng(seed)
         self.dtype = dtype
         self.mean, self.whitening = whitening_kernels(images)
-        self.kernels, self.offsets, self.moving_means, self.moving_variances = [], [], [], []
+        self.kernels, self.offsets, self.moving_means, self.moving_variances = (
+            [],
+            [],
+            [],
+            [],
+        )
         inputs = self.whitening.shape[-1]
         for outputs in np.repeat(CHANNELS, 2):
             kernel = rng.uniform(-1, 1, (3, 3, inputs, outputs)) / np.sqrt(9 * inputs)
-            same = min(inputs, outputs)  # the first outputs begin as copies of the inputs
+            same = min(
+                inputs, outputs
+            )  # the first outputs begin as copies of the inputs
             kernel[..., :same] = 0
             kernel[1, 1, range(same), range(same)] = 1
             self.kernels.append(tf.Variable(kernel, dtype=tf.float32))
@@ -278,16 +317,22 @@ class Network(tf.Module):
             self.moving_means.append(tf.Variable(tf.zeros(outputs), trainable=False))
             self.moving_variances.append(tf.Variable(tf.ones(outputs), trainable=False))
             inputs = outputs
-        head = rng.uniform(-1, 1, (inputs, len(cats_dogs.CLASS_NAMES))) / np.sqrt(inputs)
+        head = rng.uniform(-1, 1, (inputs, len(cats_dogs.CLASS_NAMES))) / np.sqrt(
+            inputs
+        )
         self.head = tf.Variable(head, dtype=tf.float32)
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """Compute float32 logits (N, 2) from uint8 images (N, SIZE, SIZE, 3)."""
         x = tf.cast(images, self.dtype) - tf.cast(self.mean, self.dtype)
-        x = tf.nn.conv2d(x, tf.cast(self.whitening, self.dtype), 2, "SAME")  # (N, 48, 48, 24)
+        x = tf.nn.conv2d(
+            x, tf.cast(self.whitening, self.dtype), 2, "SAME"
+        )  # (N, 48, 48, 24)
         for layer, kernel in enumerate(self.kernels):
             x = tf.nn.conv2d(x, tf.cast(kernel, self.dtype), 1, "SAME")
-            if layer % 2 == 0:  # (N, 24, 24, 32), (N, 12, 12, 64), (N, 6, 6, 128), (N, 3, 3, 128)
+            if (
+                layer % 2 == 0
+            ):  # (N, 24, 24, 32), (N, 12, 12, 64), (N, 6, 6, 128), (N, 3, 3, 128)
                 x = tf.nn.max_pool2d(x, 2, 2, "VALID")
             x = tf.nn.relu(self.batch_normalisation(x, layer, training))
         x = tf.cast(tf.reduce_mean(x, axis=[1, 2]), tf.float32)  # (N, 128)
@@ -298,7 +343,9 @@ class Network(tf.Module):
         """Compute logits as outside of training, compiled once for all batches."""
         return self(images, training=False)
 
-    def batch_normalisation(self, x: tf.Tensor, layer: int, training: bool) -> tf.Tensor:
+    def batch_normalisation(
+        self, x: tf.Tensor, layer: int, training: bool
+    ) -> tf.Tensor:
         """Normalise each channel by the batch in training, else by moving averages."""
         mean, variance = self.moving_means[layer], self.moving_variances[layer]
         given = {} if training else {"mean": mean, "variance": variance}
@@ -319,10 +366,18 @@ def whitening_kernels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The mean of each colour, rounded, float32 (3,), and kernels, float32 (4, 4, 3, 24).
     """
     mean = images.mean(axis=(0, 1, 2)).round().astype(np.float32)
-    patches = np.lib.stride_tricks.sliding_window_view(images - mean, (4, 4), axis=(1, 2))
-    patches = patches[:, ::3, ::3].transpose(0, 1, 2, 4, 5, 3).reshape(-1, 48)  # a ninth will do
-    variances, components = np.linalg.eigh(np.cov(patches, rowvar=False))  # the largest come last
-    kernels = (components / np.sqrt(variances + NOISE))[:, -COMPONENTS:]  # one in each column
+    patches = np.lib.stride_tricks.sliding_window_view(
+        images - mean, (4, 4), axis=(1, 2)
+    )
+    patches = (
+        patches[:, ::3, ::3].transpose(0, 1, 2, 4, 5, 3).reshape(-1, 48)
+    )  # a ninth will do
+    variances, components = np.linalg.eigh(
+        np.cov(patches, rowvar=False)
+    )  # the largest come last
+    kernels = (components / np.sqrt(variances + NOISE))[
+        :, -COMPONENTS:
+    ]  # one in each column
     return mean, kernels.reshape(4, 4, 3, COMPONENTS).astype(np.float32)
 
 
@@ -334,7 +389,9 @@ def whitening_kernels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the cross-entropy of logits (N, C) and labels (N,), averaged over the batch."""
     classes = logits.shape[-1]
-    targets = tf.one_hot(labels, classes) * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / classes
+    targets = (
+        tf.one_hot(labels, classes) * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / classes
+    )
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
 
 
@@ -348,7 +405,9 @@ def orthogonal(matrix: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(matrix, tf.float32)
 
 
-def update(variable, velocity, gradient, learning_rate: tf.Tensor, dtype: tf.DType) -> None:
+def update(
+    variable, velocity, gradient, learning_rate: tf.Tensor, dtype: tf.DType
+) -> None:
     """Change a variable and its velocity by one step."""
     shape = variable.shape
     if shape.rank == 2:  # the dense layer
@@ -369,20 +428,28 @@ class Training(tf.Module):
     def __init__(self, network: Network, epochs: int):
         super().__init__()
         self.network = network
-        self.velocities = [tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables]
+        self.velocities = [
+            tf.Variable(tf.zeros_like(v)) for v in network.trainable_variables
+        ]
         self.step = tf.Variable(0, dtype=tf.int64)
-        self.sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, accuracy, seconds, of this epoch
+        self.sums = tf.Variable(
+            tf.zeros(3, tf.float64)
+        )  # loss, accuracy, seconds, of this epoch
         self.history = tf.Variable(tf.zeros([epochs, len(common.HISTORY)], tf.float64))
 
     @tf.function
-    def train_step(self, images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor) -> None:
+    def train_step(
+        self, images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor
+    ) -> None:
         """Learn from one batch."""
         with tf.GradientTape() as tape:
             logits = self.network(images, training=True)
             loss = mean_loss(logits, labels)
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
-        for variable, velocity, gradient in zip(variables, self.velocities, gradients, strict=True):
+        for variable, velocity, gradient in zip(
+            variables, self.velocities, gradients, strict=True
+        ):
             update(variable, velocity, gradient, learning_rate, self.network.dtype)
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         share = tf.reduce_mean(tf.cast(right, tf.float32))
@@ -410,7 +477,9 @@ def seen(images: np.ndarray, view: tuple[float, ...] = WHOLE) -> np.ndarray:
     return warp(images, amounts).numpy()
 
 
-def predict(network: Network, images: np.ndarray, view: tuple[float, ...] = WHOLE) -> np.ndarray:
+def predict(
+    network: Network, images: np.ndarray, view: tuple[float, ...] = WHOLE
+) -> np.ndarray:
     """Return logits (N, 2) for one view of images, uint8 (N, SIDE, SIDE, 3)."""
     batches = np.split(images, range(500, len(images), 500))
     return np.concatenate([network.infer(seen(batch, view)) for batch in batches])
@@ -437,12 +506,16 @@ def images_per_second(batches: tf.data.Dataset) -> float:
     return count / seconds
 
 
-def measure(photographs: cats_dogs.Photographs, shards: list[str], args, steps: int) -> dict:
+def measure(
+    photographs: cats_dogs.Photographs, shards: list[str], args, steps: int
+) -> dict:
     """Return how many images a second can be had, by the way in which they are got."""
     chosen = photographs.train[:TIMED]
     started = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(common.cores()) as pool:
-        records = list(pool.map(lambda p: as_record(shrink(photographs.read(p)), p.label), chosen))
+        records = list(
+            pool.map(lambda p: as_record(shrink(photographs.read(p)), p.label), chosen)
+        )
     shrunk = len(chosen) / (time.perf_counter() - started)
     with tempfile.TemporaryDirectory(dir=Path(shards[0]).parent) as folder:
         files = [f"{folder}/{number}" for number in range(len(records))]
@@ -455,8 +528,12 @@ def measure(photographs: cats_dogs.Photographs, shards: list[str], args, steps: 
     return {
         "photographs, decoded and shrunk": shrunk,
         "records, each read from a file of its own": from_files,
-        "records, read from shards": images_per_second(from_shards.batch(args.batch_size)),
-        "records, read from shards and decoded": images_per_second(decoded.batch(args.batch_size)),
+        "records, read from shards": images_per_second(
+            from_shards.batch(args.batch_size)
+        ),
+        "records, read from shards and decoded": images_per_second(
+            decoded.batch(args.batch_size)
+        ),
         "whole pipeline": images_per_second(training_batches(shards, args, 0, steps)),
     }
 
@@ -466,7 +543,9 @@ def measure(photographs: cats_dogs.Photographs, shards: list[str], args, steps: 
 # goes on there and ends with the same weights as if it had never been stopped.
 
 
-def train(training: Training, shards: list[str], validation, args, manager, steps: int) -> None:
+def train(
+    training: Training, shards: list[str], validation, args, manager, steps: int
+) -> None:
     """Train from the step where the checkpoint left off to the end of the last epoch."""
     batches = iter(training_batches(shards, args, int(training.step), steps))
     print(common.EPOCH_HEADING)
@@ -474,7 +553,13 @@ def train(training: Training, shards: list[str], validation, args, manager, step
         for epoch in range(int(training.step) // steps, args.epochs):
             before, started = training.sums[2].numpy(), time.perf_counter()
             done = int(training.step) % steps
-            bar = tqdm(range(done, steps), f"epoch {epoch + 1}", steps, leave=False, initial=done)
+            bar = tqdm(
+                range(done, steps),
+                f"epoch {epoch + 1}",
+                steps,
+                leave=False,
+                initial=done,
+            )
             for i in bar:
                 share = one_cycle((epoch * steps + i + 1) / (steps * args.epochs + 1))
                 rate = tf.constant(args.learning_rate * share, tf.float32)
@@ -488,7 +573,13 @@ def train(training: Training, shards: list[str], validation, args, manager, step
             images, labels = validation
             logits = predict(training.network, images)
             loss, right, seconds = training.sums.numpy() / (steps, steps, 1)
-            row = [loss, right, float(mean_loss(logits, labels)), accuracy(logits, labels), seconds]
+            row = [
+                loss,
+                right,
+                float(mean_loss(logits, labels)),
+                accuracy(logits, labels),
+                seconds,
+            ]
             common.report_epoch(epoch + 1, row)
             training.history[epoch].assign(row)
             training.sums.assign([0.0, 0.0, 0.0])
@@ -501,8 +592,16 @@ def main(argv: list[str] | None = None) -> dict:
     """Make shards, train, evaluate, draw, and return the metrics."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
-    add("--small", action="store_true", help="download 3,000 photographs in place of 25,000")
-    add("--restart", action="store_true", help="begin anew, whatever checkpoints there are")
+    add(
+        "--small",
+        action="store_true",
+        help="download 3,000 photographs in place of 25,000",
+    )
+    add(
+        "--restart",
+        action="store_true",
+        help="begin anew, whatever checkpoints there are",
+    )
     args = parser.parse_args(argv)
     dtype = common.start(args.precision)
     folder = args.models_dir / NAME
@@ -515,7 +614,9 @@ def main(argv: list[str] | None = None) -> dict:
         f"({common.shown(photographs.report)})"
     )
     if count < args.batch_size:
-        raise common.UserError(f"{count} training images do not fill a batch: lower --batch-size")
+        raise common.UserError(
+            f"{count} training images do not fill a batch: lower --batch-size"
+        )
     shards, validation_shards, test_shards = (
         make_shards(photographs, chosen, title, folder / "shards")
         for title, chosen in (
@@ -524,7 +625,10 @@ def main(argv: list[str] | None = None) -> dict:
             ("test", photographs.test),
         )
     )
-    validation, (test_images, labels) = read_all(validation_shards), read_all(test_shards)
+    validation, (test_images, labels) = (
+        read_all(validation_shards),
+        read_all(test_shards),
+    )
     network = Network(seen(read_all(shards[:1])[0]), dtype, args.seed)
     training = Training(network, args.epochs)
     parameters = sum(int(tf.size(variable)) for variable in network.trainable_variables)
@@ -536,11 +640,15 @@ def main(argv: list[str] | None = None) -> dict:
     checkpoint = tf.train.Checkpoint(training=training)
     manager = common.open_checkpoints(checkpoint, checkpoints, args.restart)
     if manager.latest_checkpoint:
-        print(f"going on after step {int(training.step)}, from {common.shown(checkpoints)}")
+        print(
+            f"going on after step {int(training.step)}, from {common.shown(checkpoints)}"
+        )
     steps = count // args.batch_size
     train(training, shards, validation, args, manager, steps)
 
-    views = np.stack([predict(network, test_images, view) for view in VIEWS])  # (10, N, 2)
+    views = np.stack(
+        [predict(network, test_images, view) for view in VIEWS]
+    )  # (10, N, 2)
     probabilities = tf.nn.softmax(views.mean(axis=0)).numpy()
     history = common.as_history(training.history)
     seconds = sum(history["seconds"])
@@ -557,15 +665,21 @@ def main(argv: list[str] | None = None) -> dict:
         "test_accuracy_from_one_view": accuracy(views[0], labels),
         "train_seconds": round(seconds, 1),
         "images_per_second": round(speed),
-        "images_per_second_by_way": {what: round(images) for what, images in speeds.items()},
+        "images_per_second_by_way": {
+            what: round(images) for what, images in speeds.items()
+        },
         "parameters": parameters,
         "history": history,
     }
     title, names = f"Example 10, {photographs.name}", cats_dogs.CLASS_NAMES
     augmented, _ = next(iter(training_batches(shards, args, 0, steps)))
     files = [
-        *common.plot_results(folder, history, test_images, labels, probabilities, names, title),
-        common.plot_images(augmented[:32], folder / "augmented.png", f"{title}: augmented"),
+        *common.plot_results(
+            folder, history, test_images, labels, probabilities, names, title
+        ),
+        common.plot_images(
+            augmented[:32], folder / "augmented.png", f"{title}: augmented"
+        ),
         folder / "shards",
         checkpoints,
     ]

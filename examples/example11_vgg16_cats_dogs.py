@@ -23,7 +23,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import cv2
@@ -41,13 +43,18 @@ EPOCHS = 30  # of the top layer
 BATCH_SIZE = 128  # of the top layer
 LEARNING_RATE = 1e-3  # of the top layer
 WEIGHT_DECAY = 1e-2
-DROPOUT = 0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
+DROPOUT = (
+    0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
+)
 FINE_TUNED = "conv5"  # the last block
 FINE_TUNE_EPOCHS = 3
 FINE_TUNE_BATCH = 32
 FINE_TUNE_RATE = 2e-5  # at the start; it falls to zero along a line
 EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
-TRAIN_IMAGES, TEST_IMAGES = 2000, 1000  # of the full data: three minutes on two cores, bfloat16
+TRAIN_IMAGES, TEST_IMAGES = (
+    2000,
+    1000,
+)  # of the full data: three minutes on two cores, bfloat16
 PICTURES = 16  # test images for which Grad-CAM is drawn
 
 # %% Data
@@ -89,7 +96,13 @@ def fixed_part(network: vgg16.VGG16, images: tf.Tensor, layer: str) -> tf.Tensor
 
 
 def fixed_outputs(
-    layer: str, network: vgg16.VGG16, digest: dict, photographs, chosen, title: str, folder: Path
+    layer: str,
+    network: vgg16.VGG16,
+    digest: dict,
+    photographs,
+    chosen,
+    title: str,
+    folder: Path,
 ) -> feature_cache.Features:
     """Return a layer's outputs for both views of some photographs, float16 (N, 2, ...), from disk.
 
@@ -105,14 +118,20 @@ def fixed_outputs(
 
     return feature_cache.cached_features(
         folder,
-        digest | {"layer": layer, "code": inspect.getsource(squared) + inspect.getsource(extract)},
+        digest
+        | {
+            "layer": layer,
+            "code": inspect.getsource(squared) + inspect.getsource(extract),
+        },
         extract,
         chosen,
         len(chosen),
         {"fc7": (2, config.dense), "pool4": (2, side, side, 8 * config.width)}[layer],
         EXTRACTION_BATCH,
         f"{layer}, {title} images",
-        identify=lambda part: repr([photographs.checksum(item) for item in part]).encode(),
+        identify=lambda part: repr(
+            [photographs.checksum(item) for item in part]
+        ).encode(),
     )
 
 
@@ -149,16 +168,22 @@ def train_top(train, validation, args) -> tuple[np.ndarray, np.ndarray, dict]:
     deviation = train[0].std(axis=(0, 1), dtype=np.float32) + 1e-6
 
     def views(features, labels):  # (2 N, 4096), (2 N,)
-        return ((features - mean) / deviation).reshape(-1, len(mean)), np.repeat(labels, 2)
+        return ((features - mean) / deviation).reshape(-1, len(mean)), np.repeat(
+            labels, 2
+        )
 
-    dense = tf.keras.layers.Dense(len(cats_dogs.CLASS_NAMES), kernel_initializer="zeros")
+    dense = tf.keras.layers.Dense(
+        len(cats_dogs.CLASS_NAMES), kernel_initializer="zeros"
+    )
     top = tf.keras.Sequential([tf.keras.layers.Dropout(DROPOUT), dense])
     top.compile(
         tf.keras.optimizers.AdamW(args.learning_rate, weight_decay=WEIGHT_DECAY),
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    best = tf.keras.callbacks.EarlyStopping(patience=args.epochs, restore_best_weights=True)
+    best = tf.keras.callbacks.EarlyStopping(
+        patience=args.epochs, restore_best_weights=True
+    )
     history = top.fit(
         *views(*train),
         batch_size=args.batch_size,
@@ -171,7 +196,9 @@ def train_top(train, validation, args) -> tuple[np.ndarray, np.ndarray, dict]:
         raise common.UserError("the loss is not finite: use a smaller --learning-rate")
     kernel, bias = dense.get_weights()
     kernel /= deviation[:, None]  # so that it takes features as they are
-    history = {key.replace("val_", "validation_"): values for key, values in history.items()}
+    history = {
+        key.replace("val_", "validation_"): values for key, values in history.items()
+    }
     return kernel, bias - mean @ kernel, history
 
 
@@ -184,7 +211,9 @@ def train_top(train, validation, args) -> tuple[np.ndarray, np.ndarray, dict]:
 def tuned_weights(network: vgg16.VGG16) -> dict[str, tf.Variable]:
     """Return the weights of the last block and of the top layer by their names."""
     layers = FINE_TUNED, "fc8"
-    return {name: w for name, w in network.weights.items() if name.split("/")[1] in layers}
+    return {
+        name: w for name, w in network.weights.items() if name.split("/")[1] in layers
+    }
 
 
 class FineTuning(tf.Module):
@@ -198,8 +227,12 @@ class FineTuning(tf.Module):
         self.optimizer = tf.keras.optimizers.Adam(rate)
         self.optimizer.build(list(self.tuned.values()))
         self.step = tf.Variable(0, dtype=tf.int64)
-        self.sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, accuracy, seconds, of this epoch
-        self.history = tf.Variable(tf.zeros([FINE_TUNE_EPOCHS, len(common.HISTORY)], tf.float64))
+        self.sums = tf.Variable(
+            tf.zeros(3, tf.float64)
+        )  # loss, accuracy, seconds, of this epoch
+        self.history = tf.Variable(
+            tf.zeros([FINE_TUNE_EPOCHS, len(common.HISTORY)], tf.float64)
+        )
 
     def checkpoint(self) -> tf.train.Checkpoint:
         """Make a checkpoint of all that changes; the fixed weights would fill a quarter of a GB."""
@@ -228,17 +261,24 @@ class FineTuning(tf.Module):
     @tf.function(reduce_retracing=True)
     def infer(self, pool4: tf.Tensor) -> tf.Tensor:
         """Compute logits (N, 2) from both views (N, 2, 14, 14, 512)."""
-        return sum(upper_part(self.network, view)[1] for view in tf.unstack(pool4, axis=1)) / 2
+        return (
+            sum(upper_part(self.network, view)[1] for view in tf.unstack(pool4, axis=1))
+            / 2
+        )
 
     def predict(self, pool4: feature_cache.Features) -> np.ndarray:
         """Return logits (N, 2), batch by batch."""
         starts = range(0, len(pool4), EXTRACTION_BATCH)
-        return np.concatenate([self.infer(pool4[i : i + EXTRACTION_BATCH]) for i in starts])
+        return np.concatenate(
+            [self.infer(pool4[i : i + EXTRACTION_BATCH]) for i in starts]
+        )
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the cross-entropy of logits (N, 2) and labels (N,), averaged over the batch."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    )
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -265,10 +305,18 @@ def fine_tune(tuning: FineTuning, train, validation, args, manager) -> None:
             order, views = rng.permutation(count), rng.integers(0, 2, count)
             before, started = tuning.sums[2].numpy(), time.perf_counter()
             done = int(tuning.step) % steps
-            bar = tqdm(range(done, steps), f"epoch {epoch + 1}", steps, leave=False, initial=done)
+            bar = tqdm(
+                range(done, steps),
+                f"epoch {epoch + 1}",
+                steps,
+                leave=False,
+                initial=done,
+            )
             for i in bar:
                 rows = order[i * FINE_TUNE_BATCH : (i + 1) * FINE_TUNE_BATCH]
-                tuning.train_step(pool4[rows][np.arange(len(rows)), views[rows]], labels[rows])
+                tuning.train_step(
+                    pool4[rows][np.arange(len(rows)), views[rows]], labels[rows]
+                )
                 tuning.sums[2].assign(before + time.perf_counter() - started)
                 if stop_asked() and i + 1 < steps:  # a whole epoch is saved below
                     bar.close()
@@ -276,7 +324,10 @@ def fine_tune(tuning: FineTuning, train, validation, args, manager) -> None:
                     raise KeyboardInterrupt
             logits = tuning.predict(validation[0])
             loss, right, seconds = tuning.sums.numpy() / (steps, steps, 1)
-            quality = float(mean_loss(logits, validation[1])), accuracy(logits, validation[1])
+            quality = (
+                float(mean_loss(logits, validation[1])),
+                accuracy(logits, validation[1]),
+            )
             row = [loss, right, *quality, seconds]
             common.report_epoch(epoch + 1, row)
             tuning.history[epoch].assign(row)
@@ -311,7 +362,9 @@ def grad_cam(network: vgg16.VGG16, images: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     return maps, tf.nn.softmax(logits)
 
 
-def plot_grad_cam(network: vgg16.VGG16, images: np.ndarray, path: Path, title: str, truth=()):
+def plot_grad_cam(
+    network: vgg16.VGG16, images: np.ndarray, path: Path, title: str, truth=()
+):
     """Draw images beside where the network looks in them, with what it takes them for."""
     maps, probabilities = (tensor.numpy() for tensor in grad_cam(network, images))
     size = images.shape[1]
@@ -336,7 +389,9 @@ def plot_grad_cam(network: vgg16.VGG16, images: np.ndarray, path: Path, title: s
 def predict_pictures(args, folder: Path) -> dict:
     """Tell cats from dogs in the picture, or the folder of pictures, that --image names."""
     if not args.image.exists():
-        raise common.UserError(f"there is no {args.image}: give a picture or a folder of pictures")
+        raise common.UserError(
+            f"there is no {args.image}: give a picture or a folder of pictures"
+        )
     paths = [args.image]
     if args.image.is_dir():
         known = Image.registered_extensions()
@@ -375,10 +430,14 @@ def predict_pictures(args, folder: Path) -> dict:
     with part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "label"])
-        writer.writerows([name, f"{row[1]:.6f}"] for name, row in zip(names, rows, strict=True))
+        writer.writerows(
+            [name, f"{row[1]:.6f}"] for name, row in zip(names, rows, strict=True)
+        )
     os.replace(part, table)
     picture = folder / "predictions.png"
-    plot_grad_cam(network, np.stack(first), picture, "Example 11: where the network looks")
+    plot_grad_cam(
+        network, np.stack(first), picture, "Example 11: where the network looks"
+    )
     for path in (table, picture):
         print("wrote", common.shown(path))
     return {"ids": names, "probabilities": np.stack(rows).tolist()}
@@ -424,7 +483,9 @@ def read_trained(args, folder: Path) -> vgg16.VGG16:
             for name in tuned_weights(network):
                 network.weights[name] = tf.Variable(arrays[name])
     except Exception as error:  # NumPy raises a dozen kinds for a file that is damaged
-        raise common.UserError(f"{common.shown(file)} does not fit: {error}; {again}") from error
+        raise common.UserError(
+            f"{common.shown(file)} does not fit: {error}; {again}"
+        ) from error
     return network
 
 
@@ -432,16 +493,39 @@ def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, draw, and return the metrics; or tell what pictures show."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
-    add("--small", action="store_true", help="download 3,000 photographs in place of 25,000")
-    add("--test-images", type=common.positive_int, metavar="N", help="use only the first N")
-    add("--weights", type=Path, metavar="PATH", help="VGG16 as .ckpt (V1, V2), Keras' .h5, or .npz")
+    add(
+        "--small",
+        action="store_true",
+        help="download 3,000 photographs in place of 25,000",
+    )
+    add(
+        "--test-images",
+        type=common.positive_int,
+        metavar="N",
+        help="use only the first N",
+    )
+    add(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="VGG16 as .ckpt (V1, V2), Keras' .h5, or .npz",
+    )
     add(
         "--fine-tune",
         action="store_true",
         help="train the last block, too; 0.4 MB on disk for a photograph",
     )
-    add("--restart", action="store_true", help="begin stage 2 anew, whatever checkpoints there are")
-    add("--image", type=Path, metavar="PATH", help="picture, or folder of pictures, to classify")
+    add(
+        "--restart",
+        action="store_true",
+        help="begin stage 2 anew, whatever checkpoints there are",
+    )
+    add(
+        "--image",
+        type=Path,
+        metavar="PATH",
+        help="picture, or folder of pictures, to classify",
+    )
     args = parser.parse_args(argv)
     folder = args.models_dir / NAME
     if args.image:
@@ -467,7 +551,9 @@ def main(argv: list[str] | None = None) -> dict:
     def outputs(layer):
         parts = (train, "training"), (validation, "validation"), (test, "test")
         more = network, digest, data
-        return [fixed_outputs(layer, *more, *part, folder / "features") for part in parts]
+        return [
+            fixed_outputs(layer, *more, *part, folder / "features") for part in parts
+        ]
 
     features, validation_features, test_features = (part[:] for part in outputs("fc7"))
     started = time.perf_counter()
@@ -478,22 +564,38 @@ def main(argv: list[str] | None = None) -> dict:
     network.replace_top(kernel, bias)
     logits = test_features.mean(axis=1, dtype=np.float32) @ kernel + bias
     top_accuracy = accuracy(logits, test_labels)
-    print(f"stage 1, the top layer alone, on stored features: test accuracy {top_accuracy:.4f}")
+    print(
+        f"stage 1, the top layer alone, on stored features: test accuracy {top_accuracy:.4f}"
+    )
 
     settings = common.run_settings(args, dtype, "fine_tune")
     checkpoints = []
     if args.fine_tune:
         pool4, validation_pool4, test_pool4 = outputs("pool4")
-        tuning = FineTuning(network, -(-len(train) // FINE_TUNE_BATCH) * FINE_TUNE_EPOCHS)
+        tuning = FineTuning(
+            network, -(-len(train) // FINE_TUNE_BATCH) * FINE_TUNE_EPOCHS
+        )
         run = (
-            settings | digest | {"photographs": [data.checksum(photograph) for photograph in train]}
+            settings
+            | digest
+            | {"photographs": [data.checksum(photograph) for photograph in train]}
         )
         checkpoints = [folder / "checkpoints" / common.fingerprint(run, __file__)]
-        manager = common.open_checkpoints(tuning.checkpoint(), checkpoints[0], args.restart)
+        manager = common.open_checkpoints(
+            tuning.checkpoint(), checkpoints[0], args.restart
+        )
         if manager.latest_checkpoint:
-            print(f"going on after step {int(tuning.step)}, from {common.shown(checkpoints[0])}")
+            print(
+                f"going on after step {int(tuning.step)}, from {common.shown(checkpoints[0])}"
+            )
         print(f"stage 2: {FINE_TUNED} learns, too")
-        fine_tune(tuning, (pool4, labels), (validation_pool4, validation_labels), args, manager)
+        fine_tune(
+            tuning,
+            (pool4, labels),
+            (validation_pool4, validation_labels),
+            args,
+            manager,
+        )
         history = common.as_history(tuning.history)
         seconds += sum(history["seconds"])
         logits = tuning.predict(test_pool4)
@@ -503,11 +605,18 @@ def main(argv: list[str] | None = None) -> dict:
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != test_labels)
     size, title = network.config.image_size, f"Example 11, {data.name}"
     mistakes = read_all(data, [test[i] for i in wrong], size)
-    first, truth = read_all(data, test[:PICTURES], size), [names[i] for i in test_labels[:PICTURES]]
+    first, truth = (
+        read_all(data, test[:PICTURES], size),
+        [names[i] for i in test_labels[:PICTURES]],
+    )
     files = [
         common.plot_learning_curves(history, folder / "learning_curves.png", title),
         common.plot_confusion_matrix(
-            test_labels, probabilities.argmax(axis=1), names, folder / "confusion_matrix.png", title
+            test_labels,
+            probabilities.argmax(axis=1),
+            names,
+            folder / "confusion_matrix.png",
+            title,
         ),
         common.plot_worst_mistakes(
             mistakes,
@@ -517,7 +626,9 @@ def main(argv: list[str] | None = None) -> dict:
             folder / "worst_mistakes.png",
             title,
         ),
-        plot_grad_cam(network, first, folder / "grad_cam.png", f"{title}: Grad-CAM", truth),
+        plot_grad_cam(
+            network, first, folder / "grad_cam.png", f"{title}: Grad-CAM", truth
+        ),
         folder / "trained.npz",
         *checkpoints,
     ]

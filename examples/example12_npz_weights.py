@@ -21,7 +21,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import numpy as np
@@ -112,12 +114,20 @@ def get_weights(data: mnist.Dataset, args) -> tuple[dict[str, np.ndarray], str, 
         common.read_weights(network, folder, f"{TRAINED_BY}.py")
         source = common.shown(folder)
     else:
-        source = f"a moment's training, because there are none in {common.shown(folder)}"
+        source = (
+            f"a moment's training, because there are none in {common.shown(folder)}"
+        )
         seconds = train_for_a_moment(variables, data, args)
-    return {name: variable.numpy() for name, variable in variables.items()}, source, seconds
+    return (
+        {name: variable.numpy() for name, variable in variables.items()},
+        source,
+        seconds,
+    )
 
 
-def train_for_a_moment(variables: dict[str, tf.Variable], data: mnist.Dataset, args) -> float:
+def train_for_a_moment(
+    variables: dict[str, tf.Variable], data: mnist.Dataset, args
+) -> float:
     """Train on some of the images, and return how many seconds it took."""
     images, labels = data.train_images[: args.train_images], data.train_labels
     trained = list(variables.values())
@@ -130,16 +140,22 @@ def train_for_a_moment(variables: dict[str, tf.Variable], data: mnist.Dataset, a
             logits = tensorflow_logits(variables, images)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_mean(losses)
-        optimizer.apply_gradients(zip(tape.gradient(loss, trained), trained, strict=True))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, trained), trained, strict=True)
+        )
         return loss
 
     started = time.perf_counter()
     for epoch in tqdm(range(args.epochs), "training", leave=False):
         order = np.random.default_rng([args.seed, epoch]).permutation(len(images))
-        for batch in np.split(order, range(args.batch_size, len(order), args.batch_size)):
+        for batch in np.split(
+            order, range(args.batch_size, len(order), args.batch_size)
+        ):
             loss = float(train_step(images[batch], labels[batch]))
         if not np.isfinite(loss):
-            raise common.UserError(f"the loss is {loss:.4g}: use a smaller --learning-rate")
+            raise common.UserError(
+                f"the loss is {loss:.4g}: use a smaller --learning-rate"
+            )
     return time.perf_counter() - started
 
 
@@ -176,19 +192,31 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}
-    except Exception as error:  # a damaged file raises a dozen kinds of errors in NumPy and zipfile
+    except (
+        Exception
+    ) as error:  # a damaged file raises a dozen kinds of errors in NumPy and zipfile
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} cannot be read as an .npz file: {reason}") from error
+        raise WeightsError(
+            f"{path} cannot be read as an .npz file: {reason}"
+        ) from error
     for name, shape in SHAPES.items():
         if name not in arrays:
-            raise WeightsError(f"{path}: {name} is missing; is it a file of this network?")
+            raise WeightsError(
+                f"{path}: {name} is missing; is it a file of this network?"
+            )
         array = arrays[name]
         if array.shape != shape:
-            raise WeightsError(f"{path}: {name} has shape {array.shape}, expected {shape}")
+            raise WeightsError(
+                f"{path}: {name} has shape {array.shape}, expected {shape}"
+            )
         if array.dtype != "<f4":
-            raise WeightsError(f"{path}: {name} has dtype {array.dtype.str}, expected <f4")
+            raise WeightsError(
+                f"{path}: {name} has dtype {array.dtype.str}, expected <f4"
+            )
         if not np.isfinite(array).all():
-            raise WeightsError(f"{path}: {name} holds values that are not finite numbers")
+            raise WeightsError(
+                f"{path}: {name} holds values that are not finite numbers"
+            )
     for name in arrays:
         if name not in SHAPES:
             raise WeightsError(f"{path}: {name} is not a weight of this network")
@@ -214,7 +242,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def convolution(
-    images: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, padding: int = 0
+    images: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    stride: int = 1,
+    padding: int = 0,
 ) -> np.ndarray:
     """Slide kernels (h, w, C, K) over images (N, H, W, C) with `padding` zeros on each side.
 
@@ -222,7 +254,9 @@ def convolution(
         (N, (H + 2 padding - h) // stride + 1, (W + 2 padding - w) // stride + 1, K).
     """
     images = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    windows = sliding_window_view(images, kernel.shape[:2], axis=(1, 2))[:, ::stride, ::stride]
+    windows = sliding_window_view(images, kernel.shape[:2], axis=(1, 2))[
+        :, ::stride, ::stride
+    ]
     # windows are (N, rows, columns, C, h, w); the sum goes over h, w and C of both
     return np.tensordot(windows, kernel, axes=[(4, 5, 3), (0, 1, 2)]) + bias
 
@@ -279,7 +313,9 @@ def pytorch_arrays(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             kernel = array.reshape(3, 3, 128, 10) if layer == "dense" else array
             turned = kernel.transpose(3, 2, 0, 1)
             array = turned.reshape(10, -1) if layer == "dense" else turned
-        arrays[f"{layer}.{'weight' if kind == 'kernel' else kind}"] = np.ascontiguousarray(array)
+        arrays[f"{layer}.{'weight' if kind == 'kernel' else kind}"] = (
+            np.ascontiguousarray(array)
+        )
     return arrays
 
 
@@ -288,7 +324,9 @@ def pytorch_logits(weights: Mapping[str, np.ndarray], images: np.ndarray) -> np.
     import torch
     from torch.nn import functional
 
-    state = {name: torch.from_numpy(array) for name, array in pytorch_arrays(weights).items()}
+    state = {
+        name: torch.from_numpy(array) for name, array in pytorch_arrays(weights).items()
+    }
 
     def layer(name, x, stride=1, padding=0):
         kernel, bias = state[f"{name}.weight"], state[f"{name}.bias"]
@@ -300,7 +338,9 @@ def pytorch_logits(weights: Mapping[str, np.ndarray], images: np.ndarray) -> np.
     x = functional.max_pool2d(x, 2)  # (N, 64, 5, 5)
     x = layer("conv3", x)  # (N, 128, 3, 3)
     x = layer("conv4", x, padding=1)  # (N, 128, 3, 3)
-    return functional.linear(x.flatten(1), state["dense.weight"], state["dense.bias"]).numpy()
+    return functional.linear(
+        x.flatten(1), state["dense.weight"], state["dense.bias"]
+    ).numpy()
 
 
 # %% A file for MATLAB
@@ -324,7 +364,9 @@ def write_mat(path: Path, weights: Mapping[str, np.ndarray]) -> Path:
 # %% Run
 
 
-def predict(logits: Callable, weights: Mapping, images: np.ndarray, title: str) -> np.ndarray:
+def predict(
+    logits: Callable, weights: Mapping, images: np.ndarray, title: str
+) -> np.ndarray:
     """Return logits (N, 10) for images (N, 28, 28, 1); no image is left out."""
     starts = tqdm(range(0, len(images), BATCH), title, leave=False)
     return np.concatenate([logits(weights, images[i : i + BATCH]) for i in starts])
@@ -334,12 +376,18 @@ def main(argv: list[str] | None = None) -> dict:
     """Write the file, compute with what it holds in each library, compare; return the metrics."""
     parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     parser.set_defaults(train_images=TRAIN_IMAGES, precision="float32")
-    parser.add_argument("--weights", type=Path, metavar="PATH", help="an .npz file to use instead")
+    parser.add_argument(
+        "--weights", type=Path, metavar="PATH", help="an .npz file to use instead"
+    )
     args = parser.parse_args(argv)
     if args.precision == "bfloat16":
-        raise common.UserError("--precision bfloat16 has two digits: comparing takes float32")
+        raise common.UserError(
+            "--precision bfloat16 has two digits: comparing takes float32"
+        )
     common.start("float32")
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # three digits, on some GPUs
+    tf.config.experimental.enable_tensor_float_32_execution(
+        False
+    )  # three digits, on some GPUs
     folder = args.models_dir / NAME
     folder.mkdir(parents=True, exist_ok=True)
     data = mnist.load(args.data, args.data_dir)
@@ -352,7 +400,9 @@ def main(argv: list[str] | None = None) -> dict:
     weights = read_npz(files[0])  # from here on, the file is all there is
     parameters = sum(array.size for array in weights.values())
     size = files[0].stat().st_size
-    print(f"{files[0].name}: {len(weights)} arrays, {parameters:,} parameters, {size:,} bytes")
+    print(
+        f"{files[0].name}: {len(weights)} arrays, {parameters:,} parameters, {size:,} bytes"
+    )
 
     libraries = {"TensorFlow": tensorflow_logits, "NumPy": numpy_logits}
     if importlib.util.find_spec("torch"):
@@ -371,7 +421,9 @@ def main(argv: list[str] | None = None) -> dict:
         accuracy = float(np.mean(logits.argmax(axis=1) == data.test_labels))
         print(f"{name:12} {accuracy:13.4f} {difference:20.1e} {speed:17,.0f}")
         if not difference <= TOLERANCE * max(1, np.abs(expected).max()):
-            raise common.UserError(f"{name}'s logits differ from TensorFlow's by {difference:.1e}")
+            raise common.UserError(
+                f"{name}'s logits differ from TensorFlow's by {difference:.1e}"
+            )
         results[name] = {"test_accuracy": accuracy, "largest_difference": difference,
                          "images_per_second": round(speed)}  # fmt: skip
 

@@ -27,7 +27,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `datasets` is ours
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `datasets` is ours
 from examples import common  # isort: skip  # before TensorFlow, which it imports silently
 
 import cv2
@@ -56,7 +58,9 @@ TOLERANCE = 1e-4  # between our logits and those of Keras, as a share of the lar
 class Arrays(Mapping):
     """The arrays of a file by their names; `read` gets a name and reads the array."""
 
-    def __init__(self, path: Path, names: Iterable[str], read: Callable[[str], np.ndarray]):
+    def __init__(
+        self, path: Path, names: Iterable[str], read: Callable[[str], np.ndarray]
+    ):
         self.path, self.names, self.read = path, sorted(names), read
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -84,7 +88,9 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} cannot be read as a file of weights: {reason}") from error
+        raise WeightsError(
+            f"{path} cannot be read as a file of weights: {reason}"
+        ) from error
 
 
 # %% 1. What is inside an .npz file
@@ -117,7 +123,9 @@ def write_npz(path: Path, weights: Mapping[str, np.ndarray]) -> Arrays:
         for name in tqdm(weights, path.name, leave=False):
             array = weights[name]
             array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: equal arrays, equal files
+            member = zipfile.ZipInfo(
+                f"{name}.npy"
+            )  # of a fixed date: equal arrays, equal files
             with archive.open(member, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
     os.replace(part, path)
@@ -127,22 +135,32 @@ def write_npz(path: Path, weights: Mapping[str, np.ndarray]) -> Arrays:
 def open_npz(path: Path) -> Arrays:
     """Open an .npz file. The arrays are mapped, and cannot be changed."""
     with reading(path), zipfile.ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        members = {
+            info.filename.removesuffix(".npy"): info for info in archive.infolist()
+        }
 
     def read(name):
         member = members[name]
         if member.compress_type != zipfile.ZIP_STORED:
-            raise WeightsError(f"{path} is compressed: np.load it, and np.savez it first")
+            raise WeightsError(
+                f"{path} is compressed: np.load it, and np.savez it first"
+            )
         with path.open("rb") as file:
-            file.seek(member.header_offset + 26)  # here stand the lengths of two fields,
-            start = file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)  # skipped here
+            file.seek(
+                member.header_offset + 26
+            )  # here stand the lengths of two fields,
+            start = file.seek(
+                sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR
+            )  # skipped here
             if np.lib.format.read_magic(file) != (1, 0):
                 raise WeightsError(f"{path}: {name} is not an array of numbers")
             shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
             header_size = file.tell() - start
         content = np.memmap(path, np.uint8, "r", start, member.file_size)
         if zlib.crc32(content) != member.CRC:
-            raise WeightsError(f"{path} is damaged: the checksum of {name} is not as it should be")
+            raise WeightsError(
+                f"{path} is damaged: the checksum of {name} is not as it should be"
+            )
         numbers = np.frombuffer(content, dtype, offset=header_size)
         return numbers.reshape(shape, order="F" if by_columns else "C")
 
@@ -168,9 +186,14 @@ def write_checkpoint(folder: Path, weights: Mapping[str, np.ndarray]) -> Arrays:
     part.mkdir(parents=True)
     prefixes = [str(part / str(number)) for number in range(len(weights))]
     try:
-        for prefix, name in zip(tqdm(prefixes, folder.name, leave=False), weights, strict=True):
+        for prefix, name in zip(
+            tqdm(prefixes, folder.name, leave=False), weights, strict=True
+        ):
             tf.raw_ops.SaveV2(
-                prefix=prefix, tensor_names=[name], shape_and_slices=[""], tensors=[weights[name]]
+                prefix=prefix,
+                tensor_names=[name],
+                shape_and_slices=[""],
+                tensors=[weights[name]],
             )
         tf.raw_ops.MergeV2Checkpoints(
             checkpoint_prefixes=prefixes,
@@ -179,7 +202,9 @@ def write_checkpoint(folder: Path, weights: Mapping[str, np.ndarray]) -> Arrays:
         )
     except tf.errors.OpError as error:
         reason = " ".join(str(error).split())[:200]
-        raise common.UserError(f"cannot write a checkpoint to {folder} ({reason})") from error
+        raise common.UserError(
+            f"cannot write a checkpoint to {folder} ({reason})"
+        ) from error
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
     return open_checkpoint(folder / "vgg_16.ckpt")
@@ -192,7 +217,9 @@ def check_same(weights: Arrays, digest: str) -> None:
         WeightsError: it does not.
     """
     if vgg16.weights_digest(weights) != digest:
-        raise WeightsError(f"{weights.path} does not hold what was written: is the disk sound?")
+        raise WeightsError(
+            f"{weights.path} does not hold what was written: is the disk sound?"
+        )
 
 
 # %% 2. Loading by name
@@ -225,7 +252,10 @@ def load_by_name(
 
 def print_report(title: str, report: dict[str, list[str]]) -> None:
     """Print how many weights are in each list, and by name those that are not loaded."""
-    print(f"   {title}:", ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+    print(
+        f"   {title}:",
+        ", ".join(f"{len(names)} {kind}" for kind, names in report.items()),
+    )
     for kind, names in list(report.items())[1:]:
         if names:
             print(f"      {kind}: {', '.join(names)}")
@@ -233,10 +263,14 @@ def print_report(title: str, report: dict[str, list[str]]) -> None:
 
 def empty_network(config: vgg16.Config) -> vgg16.VGG16:
     """Return a VGG16 of zeros."""
-    return vgg16.VGG16({n: np.zeros(s, np.float32) for n, s in config.shapes().items()}, config)
+    return vgg16.VGG16(
+        {n: np.zeros(s, np.float32) for n, s in config.shapes().items()}, config
+    )
 
 
-def load_all_but_the_top(weights: Arrays, whole: vgg16.VGG16, images: np.ndarray) -> None:
+def load_all_but_the_top(
+    weights: Arrays, whole: vgg16.VGG16, images: np.ndarray
+) -> None:
     """Load a VGG16 for ten classes, and compare it, below its top layer, with the whole network."""
     network = empty_network(dataclasses.replace(whole.config, classes=10))
     variables = {name: v for name, v in network.weights.items() if "/fc8/" not in name}
@@ -293,7 +327,9 @@ def keras_places(config: vgg16.Config) -> dict[str, str]:
     return places
 
 
-def write_keras(path: Path, weights: Mapping[str, np.ndarray], config: vgg16.Config) -> Arrays:
+def write_keras(
+    path: Path, weights: Mapping[str, np.ndarray], config: vgg16.Config
+) -> Arrays:
     """Write the file that Keras would write of its VGG16, array by array, and open it."""
     part = path.with_name(f"{path.name}.part")
     with h5py.File(part, "w") as file:
@@ -302,7 +338,9 @@ def write_keras(path: Path, weights: Mapping[str, np.ndarray], config: vgg16.Con
             if name == FIRST_KERNEL:
                 array = array[:, :, ::-1]  # red, green, blue to blue, green, red
             elif "/fc" in name and array.ndim == 4:
-                array = array.reshape(-1, array.shape[-1])  # (7, 7, 512, 4096) to (25088, 4096)
+                array = array.reshape(
+                    -1, array.shape[-1]
+                )  # (7, 7, 512, 4096) to (25088, 4096)
             file[place] = array
     os.replace(part, path)
     return open_keras(path, config)
@@ -351,20 +389,35 @@ def keras_vgg16(config: vgg16.Config) -> tf.keras.Model:
 # counts what the weights say before they are rounded.
 
 
-def get_test_images(config: vgg16.Config, seed: int) -> tuple[np.ndarray, np.ndarray | None, str]:
+def get_test_images(
+    config: vgg16.Config, seed: int
+) -> tuple[np.ndarray, np.ndarray | None, str]:
     """Return uint8 images (N, size, size, 3), int labels (N,) or None, and what they are."""
     size = config.image_size
     if config.classes < vgg16.Config().classes:
         kinds = sample.OTHER_KINDS
-        drawings = sample.drawn_objects(kinds, DRAWINGS, size, 1000 + seed)  # it learned seed 7's
+        drawings = sample.drawn_objects(
+            kinds, DRAWINGS, size, 1000 + seed
+        )  # it learned seed 7's
         return *drawings, "sample data: drawn objects"
-    rng, photographs, crops = np.random.default_rng(seed), load_sample_images().images, []
+    rng, photographs, crops = (
+        np.random.default_rng(seed),
+        load_sample_images().images,
+        [],
+    )
     for number in range(CROPS):
         photograph = photographs[number % len(photographs)]  # uint8 (427, 640, 3)
         side = rng.integers(size // 2, 400)
-        y, x = rng.integers(photograph.shape[0] - side), rng.integers(photograph.shape[1] - side)
+        y, x = (
+            rng.integers(photograph.shape[0] - side),
+            rng.integers(photograph.shape[1] - side),
+        )
         crops.append(cv2.resize(photograph[y : y + side, x : x + side], (size, size)))
-    return np.stack(crops), None, "crops of photographs, right: what the float32 weights say"
+    return (
+        np.stack(crops),
+        None,
+        "crops of photographs, right: what the float32 weights say",
+    )
 
 
 def ours(network: vgg16.VGG16) -> Callable[[np.ndarray], tf.Tensor]:
@@ -374,7 +427,9 @@ def ours(network: vgg16.VGG16) -> Callable[[np.ndarray], tf.Tensor]:
 
 def keras(model: tf.keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     """Return the way from uint8 images to logits through Keras' network."""
-    preprocess = tf.keras.applications.vgg16.preprocess_input  # blue, green, red; minus the mean
+    preprocess = (
+        tf.keras.applications.vgg16.preprocess_input
+    )  # blue, green, red; minus the mean
     return lambda images: model(preprocess(images.astype(np.float32)))
 
 
@@ -392,10 +447,17 @@ def main(argv: list[str] | None = None) -> dict:
     parser = common.make_parser(__doc__)
     add = parser.add_argument
     add("--weights", type=Path, metavar="PATH", help="VGG16 as .ckpt, V1 or V2")
-    add("--seed", type=common.seed_number, default=0, help="of the choice of test images")
+    add(
+        "--seed",
+        type=common.seed_number,
+        default=0,
+        help="of the choice of test images",
+    )
     args = parser.parse_args(argv)
     common.start("float32")
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # three digits, on some GPUs
+    tf.config.experimental.enable_tensor_float_32_execution(
+        False
+    )  # three digits, on some GPUs
     folder = args.models_dir / NAME
     folder.mkdir(parents=True, exist_ok=True)
     path, config = common.vgg16_checkpoint(args)
@@ -411,11 +473,15 @@ def main(argv: list[str] | None = None) -> dict:
     again = write_checkpoint(folder / "checkpoint", weights)
     check_same(again, digest)
     parameters = sum(math.prod(shape) for shape in config.shapes().values())
-    print(f"   {len(weights)} arrays, {parameters:,} parameters, the same bits in all three files")
+    print(
+        f"   {len(weights)} arrays, {parameters:,} parameters, the same bits in all three files"
+    )
 
     print("2. by name")
     network = empty_network(config)
-    print_report(f"all, into VGG16_{config.classes}", load_by_name(network.weights, weights))
+    print_report(
+        f"all, into VGG16_{config.classes}", load_by_name(network.weights, weights)
+    )
     started = time.perf_counter()
     logits = predict(ours(network), images, "float32")
     speed = len(images) / (time.perf_counter() - started)
@@ -430,12 +496,17 @@ def main(argv: list[str] | None = None) -> dict:
     print("                  file   test accuracy")
     for file, values in ((weights, logits), (half, half_logits)):
         accuracy = float(np.mean(values.argmax(axis=1) == labels))
-        name, size = "float32" if file is weights else "float16", file.path.stat().st_size
+        name, size = (
+            "float32" if file is weights else "float16",
+            file.path.stat().st_size,
+        )
         print(f"   {name} {size / 1e6:8.1f} MB {accuracy:15.4f}")
         results |= {f"test_accuracy_{name}": accuracy, f"bytes_{name}": size}
     change = float(np.abs(tf.nn.softmax(half_logits) - tf.nn.softmax(logits)).max())
     same = float(np.mean(half_logits.argmax(axis=1) == logits.argmax(axis=1)))
-    print(f"   {same:.2%} of the answers are the same; no probability changes by over {change:.1e}")
+    print(
+        f"   {same:.2%} of the answers are the same; no probability changes by over {change:.1e}"
+    )
     del network  # half a gigabyte
 
     print("4. Keras")
@@ -447,7 +518,9 @@ def main(argv: list[str] | None = None) -> dict:
     difference = float(np.abs(keras_logits - logits).max() / np.abs(logits).max())
     print(f"   loaded by Keras: its logits differ by {difference:.0e} of the largest")
     if not difference < TOLERANCE:
-        raise common.UserError(f"Keras' logits differ by {difference:.1e} of the largest")
+        raise common.UserError(
+            f"Keras' logits differ by {difference:.1e} of the largest"
+        )
 
     metrics = results | {
         "data": data,

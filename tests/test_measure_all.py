@@ -62,7 +62,7 @@ def test_the_copy_has_scripts_and_data_but_no_results(tmp_path):
     for name in ("mnist", "sample"):
         (data / name).mkdir(parents=True)
     copy = measure_all.copy_of_the_project(tmp_path, data)
-    assert (copy / "examples" / "common.py").is_file()
+    assert (copy / "examples" / "helpers" / "run.py").is_file()
     assert [path.name for path in (copy / "datasets" / "downloads").iterdir()] == ["mnist"]
     assert all(path.suffix == ".py" for path in (copy / "models").iterdir())
 

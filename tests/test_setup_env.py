@@ -94,7 +94,14 @@ def clone(tmp_path):
 def test_the_command_runs_in_an_environment_that_is_made_once_and_may_be_moved(clone, tmp_path):
     assert clone.run("tiny")[:2] == (0, "tiny works\n")
     made = clone.venv.stat()
-    command = ["bash", "-c", 'echo "[$1][$2] $PWD $VIRTUAL_ENV"; exit 42', "-", "two words", "--gpu"]
+    command = [
+        "bash",
+        "-c",
+        'echo "[$1][$2] $PWD $VIRTUAL_ENV"; exit 42',
+        "-",
+        "two words",
+        "--gpu",
+    ]
     said = f"[two words][--gpu] {Path.cwd()} {clone.venv}\n"
     assert clone.run(*command) == (42, said, ""), "no word of setup_env.sh's own"
     assert clone.venv.stat().st_ino == made.st_ino

@@ -27,6 +27,22 @@ def write_json(path: Path, content: dict) -> None:
         part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
+def origin(script: str, argv: Sequence[str]) -> dict:
+    """Return where a result comes from: the time until now, the command, the machine."""
+    versions = {"tensorflow": tf.__version__, "numpy": np.__version__}
+    return {
+        "total_seconds": round(time.perf_counter() - STARTED, 1),
+        "command": shlex.join(["python", f"examples/{Path(script).name}", *argv]),
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": {
+            "processor": processor().get("model name", platform.processor()),
+            "cores": cores(),
+            "gpu": bool(tf.config.list_physical_devices("GPU")),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+    }
+
+
 def finish(
     folder: Path,
     metrics: dict,
@@ -42,19 +58,7 @@ def finish(
     None for those of the command line. Returned are the metrics, with the time in all, the command,
     the versions and the machine.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    versions = {"tensorflow": tf.__version__, "numpy": np.__version__}
-    metrics = metrics | {
-        "total_seconds": round(time.perf_counter() - STARTED, 1),
-        "command": shlex.join(["python", f"examples/{Path(script).name}", *arguments]),
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": {
-            "processor": processor().get("model name", platform.processor()),
-            "cores": cores(),
-            "gpu": bool(tf.config.list_physical_devices("GPU")),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-    }
+    metrics = metrics | origin(script, sys.argv[1:] if argv is None else argv)
     write_json(folder / "metrics.json", metrics)
     accuracy = metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f} on {metrics['data']}")

@@ -1,4 +1,4 @@
-"""Measure again all that the README states, and rewrite its tables.
+"""Measure again all that docs/results.md states, and rewrite its tables.
 
     python tests/benchmarks/measure_all.py                # everything: about two hours
     python tests/benchmarks/measure_all.py example1 mnist # files whose name has one of these in it
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 import results  # noqa: E402
 
-from examples import common  # noqa: E402
+from examples.helpers import report  # noqa: E402
 
 RESULTS = results.RESULTS
 RANDOM_WEIGHTS = "models/random_vgg_16.ckpt"
@@ -43,7 +43,7 @@ PLOTS = ("learning_curves", "confusion_matrix", "templates", "first_kernels")  #
 def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
     """Copy the scripts to a folder, with links to the data, and return the copy's path."""
     copy = folder / "project"
-    for name in ("examples", "datasets", "models", "tests", "tests/benchmarks"):
+    for name in ("examples", "examples/helpers", "datasets", "models", "tests", "tests/benchmarks"):
         (copy / name).mkdir(parents=True)
         for script in (ROOT / name).glob("*.py"):
             shutil.copy(script, copy / name)
@@ -113,7 +113,7 @@ def measure(result: Path, copy: Path) -> str:
             output, reason = run(script, *arguments)
         if not reason and not made.is_file():  # example 01 writes no files
             seconds = round(time.perf_counter() - started, 1)
-            common.write_json(made, {"total_seconds": seconds, **common.origin(script, arguments)})
+            report.write_json(made, report.origin(script, arguments) | {"total_seconds": seconds})
         if not reason:
             keep(result, output.replace(str(copy), "/path/to/project"), made.parent)
     if not reason:
@@ -122,7 +122,7 @@ def measure(result: Path, copy: Path) -> str:
 
 
 def rewrite_tables() -> None:
-    """Put the new figures into README.md."""
+    """Put the new figures into docs/results.md and the index of README.md."""
     subprocess.run([sys.executable, str(ROOT / "docs" / "results.py")], check=True)
 
 
