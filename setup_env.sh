@@ -15,7 +15,6 @@
 
 if (return 0 2>/dev/null); then echo "error: run ./setup_env.sh, do not source it" >&2; return 2; fi
 set -euo pipefail # and nothing newer than bash 3.2, which is what macOS has
-
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
 UV=0.13.9 # what is fetched where PATH has no uv 0.13 or newer: a wheel, known by its SHA-256
@@ -84,12 +83,13 @@ make_whole() { # aside: whatever happens, $venv is the old environment or all of
   mkdir "$new" 2>/dev/null || fail "cannot write to $root"
   run_uv "no Python 3.11 to 3.13 is found (PYTHON=... names one), and none can be fetched" \
     venv --no-project --relocatable --python "${python:-3.13}" "$new"
+  exec 9<"$root/setup_env.sh" && "$new/bin/python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+  if is_whole; then rm -rf "$new"; return; fi # another call, for which this one has waited, did it
   say "${venv##*/}: Python $(minor "$new/bin/python"), ${locks[*]##*/}"
   set -- pip sync --python "$new" --require-hashes --only-binary :all: "${locks[@]}"
   "$uv" "$@" --offline 2>/dev/null || run_uv "${locks[*]##*/} cannot be installed" "$@"
   contents >"$new/setup_env.stamp"
-  is_whole || { rm -rf "$venv" && mv "$new" "$venv"; } # unless another call has been faster
-  rm -rf "$new"
+  rm -rf "$venv" && mv "$new" "$venv"
 }
 
 relock() { # requirements-cuda.lock gets what a GPU needs beside requirements.lock
@@ -125,6 +125,6 @@ main() {
   esac
   is_whole || make_whole
   [ $# -gt 0 ] || set -- echo "ready ($device); go on: source $venv/bin/activate"
-  exec env -u PYTHONHOME VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH" "$@"
+  exec env -u PYTHONHOME VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH" "$@" 9<&-
 }
 main "$@" # last, so that an update of this file cannot change a run under way
