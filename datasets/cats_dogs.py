@@ -7,9 +7,8 @@ Interest-Aligned Manual Image Categorization", ACM CCS 2007), and are published 
 * Microsoft, https://www.microsoft.com/en-us/download/details.aspx?id=54765: PetImages/Cat/0.jpg;
 * a subset of 3,000 for courses: cats_and_dogs_filtered/train/cats/cat.0.jpg.
 
-The photographs stay in the archive: one file of 25,000 parts is handled faster than 25,000 files.
-Microsoft's has hundreds of files that are no proper image. Whatever the archive, each of its files
-is decoded once; those that fail are listed in a report beside the archive and left out.
+The photographs stay in the archive. Microsoft's has hundreds of files that are no proper image, so
+each file is decoded once; those that fail are listed in a report beside the archive and left out.
 """
 
 import concurrent.futures
@@ -27,11 +26,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from datasets import sample
-from datasets.download import DataError, RemoteFile, download
+from datasets.download import RemoteFile, download
+from datasets.files import unreadable, wrong
 
 CLASS_NAMES = ("cat", "dog")
 TEST_SHARE = 5  # every fifth number is for the test
@@ -39,12 +39,10 @@ VALIDATION_SHARE = 10  # every tenth of the others is held back for validation
 MAX_BYTES = 50_000_000  # of a file in the archive; the largest published one has about 100,000
 MAX_PIXELS = 50_000_000  # of a photograph; the largest published one has 786,000
 
+_FOLDER = "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/"
 _MICROSOFT = RemoteFile(
     path="cats_dogs/kagglecatsanddogs_5340.zip",
-    urls=(
-        "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/"
-        "kagglecatsanddogs_5340.zip",
-    ),
+    urls=(f"{_FOLDER}kagglecatsanddogs_5340.zip",),
     size=824_887_076,
     sha256="b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
 )
@@ -61,79 +59,40 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Photograph(NamedTuple):
-    """The name of a file in the archive, and its label, an index into `CLASS_NAMES`."""
+    """A photograph in the archive."""
 
     name: str
-    label: int
+    label: int  # index into CLASS_NAMES
 
 
 @dataclass(frozen=True, eq=False)
 class Photographs:
-    """The photographs of an archive in three fixed parts; several threads may read them at once.
+    """The photographs of an archive in three fixed parts; several threads may read them at once."""
 
-    Attributes:
-        name: what the data is called wherever it shows.
-        archive: the open archive.
-        train: photographs to train on, cats and dogs in turn.
-        validation: those to make choices by.
-        test: those to use once, at the end.
-        left_out: why a file is not among them, by its name.
-        report: the file that lists what is left out.
-    """
-
-    name: str
+    name: str  # what the data is called wherever it shows
     archive: zipfile.ZipFile
-    train: tuple[Photograph, ...]
-    validation: tuple[Photograph, ...]
-    test: tuple[Photograph, ...]
-    left_out: dict[str, str]
-    report: Path
+    train: tuple[Photograph, ...]  # to train on, cats and dogs in turn
+    validation: tuple[Photograph, ...]  # to make choices by
+    test: tuple[Photograph, ...]  # to use once, at the end
+    left_out: dict[str, str]  # why a file is not among them, by its name
+    report: Path  # the file that lists what is left out
 
     def read(self, photograph: Photograph) -> bytes:
-        """Returns the JPEG file as it is in the archive.
-
-        Raises:
-            DataError: the archive can no longer be read.
-        """
+        """Return the JPEG file as it is in the archive; DataError if that is no longer there."""
         try:
             return self.archive.read(photograph.name)
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise _unreadable(Path(self.archive.filename), error) from error
+            raise unreadable(Path(str(self.archive.filename)), error) from error
 
     def checksum(self, photograph: Photograph) -> int:
-        """Returns the CRC-32 of the JPEG file, as it is written in the archive."""
+        """Return the CRC-32 of the JPEG file, as it is written in the archive."""
         return self.archive.getinfo(photograph.name).CRC
 
 
 def decode(jpeg: bytes) -> np.ndarray:
-    """Turns a photograph, as `Photographs.read` returns it, into np.uint8 (H, W, 3), RGB."""
+    """Turn a photograph, as `Photographs.read` returns it, into np.uint8 (H, W, 3), RGB."""
     with Image.open(io.BytesIO(jpeg)) as image:
         return np.asarray(image)
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Reads a picture of the user's own, of any size and in any format that Pillow opens.
-
-    It is turned upright if the camera has noted how it was held. What is transparent becomes white.
-
-    Returns:
-        np.uint8 (H, W, 3), RGB.
-
-    Raises:
-        DataError: there is no such file, or it is no image, a damaged or a huge one.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it has more than {MAX_PIXELS:,} pixels")
-            image = ImageOps.exif_transpose(image)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises a dozen kinds for a file that is damaged
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path.absolute()} as a picture: {reason}") from error
 
 
 def load(
@@ -142,103 +101,69 @@ def load(
     small: bool = False,
     validation_share: int = VALIDATION_SHARE,
 ) -> Photographs:
-    """Finds the photographs of cats and dogs, or drawn faces in their place.
+    """Find the photographs of cats and dogs, or with "sample" drawn faces, which need no network.
 
-    With "full", the first of these is used, below data_dir/cats_dogs:
-
-    1. train.zip, if the user has put it there, with any number of photographs;
-    2. kagglecatsanddogs_5340.zip, verified, and downloaded (825 MB) if it is missing; with `small`,
-       cats_and_dogs_filtered.zip (69 MB) in its place.
+    With "full" they are in data_dir/cats_dogs: in train.zip, if the user has put it there, with any
+    number of photographs; else in kagglecatsanddogs_5340.zip, which is verified, and downloaded if
+    it is missing (825 MB); with `small`, in cats_and_dogs_filtered.zip (3,000 in 69 MB).
 
     The number in a photograph's name alone decides which part it belongs to: with last digit 4
-    or 9 it is for the test. So a photograph never changes sides, whatever is left out, and a
-    subset is split as the whole is. All three parts are ordered by this number.
-
-    Args:
-        data: "full", or "sample" for the drawn faces of `datasets.sample`, which need no network.
-        data_dir: the data folder.
-        small: download 3,000 photographs in place of 25,000.
-        validation_share: one in how many of the photographs that are not for the test is held back.
-
-    Returns:
-        The photographs: a fifth of them for the test, of the others one in `validation_share` for
-        validation.
+    or 9 it is for the test, and one in `validation_share` of the others for validation. So a
+    photograph never changes sides, whatever is left out. All parts are ordered by this number.
 
     Raises:
         DataError: the archive is damaged or wrong, or cannot be fetched or read.
         ValueError: `data` is neither "full" nor "sample".
     """
-    path = _find(data, data_dir, small)
+    if data not in ("full", "sample"):
+        raise ValueError(f'data must be "full" or "sample", not {data!r}')
+    path = data_dir / "cats_dogs" / "train.zip"
+    if data == "sample":
+        path = sample.make_cats_dogs(data_dir) / "train.zip"
+    elif not os.path.exists(path):
+        path = download(_SMALL if small else _MICROSOFT, data_dir)
     report = path.with_name(path.name + ".report.json")
     try:
         archive = zipfile.ZipFile(path)
-        left_out = _left_out(archive, report)
+        names = sorted({entry.filename for entry in archive.infolist() if not entry.is_dir()})
+        left_out = _left_out(path, archive, names, report)
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise _wrong(path, f"it is no whole zip archive ({error})") from error
+        raise wrong(path, f"it is no whole zip archive ({error})") from error
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
-    parts = {"train": [], "validation": [], "test": []}
-    for name in _files(archive) - left_out.keys():
-        kind, digits = _PHOTOGRAPH.search(name).groups()
-        number, label = int(digits), CLASS_NAMES.index(kind.lower())
-        parts[_part(number, validation_share)].append((number, label, name))
-    ordered = {
-        part: tuple(Photograph(name, label) for _, label, name in sorted(rows))
-        for part, rows in parts.items()
-    }
-    if not all(ordered.values()):
-        raise _wrong(path, "it has too few photographs such as train/cat.0.jpg")
-    count = sum(map(len, ordered.values()))
-    name = sample.CATS_DOGS_NAME if data == "sample" else f"{count:,} photographs of cats and dogs"
-    return Photographs(name, archive, **ordered, left_out=left_out, report=report)
-
-
-def _find(data: str, data_dir: Path, small: bool) -> Path:
-    """Returns the archive to read."""
-    if data == "sample":
-        return sample.make_cats_dogs(data_dir) / "train.zip"
-    if data != "full":
-        raise ValueError(f'data must be "full" or "sample", not {data!r}')
-    own = data_dir / "cats_dogs" / "train.zip"
-    try:
-        return own if own.exists() else download(_SMALL if small else _MICROSOFT, data_dir)
-    except OSError as error:
-        raise _unreadable(own, error) from error
+    numbered = []
+    for name in names:
+        if name not in left_out and (found := _PHOTOGRAPH.search(name)):
+            numbered.append((int(found[2]), CLASS_NAMES.index(found[1].lower()), name))
+    parts: dict[str, list[Photograph]] = {"train": [], "validation": [], "test": []}
+    for number, label, name in sorted(numbered):
+        parts[_part(number, validation_share)].append(Photograph(name, label))
+    if not all(parts.values()):
+        raise wrong(path, "it has too few photographs such as train/cat.0.jpg")
+    train, validation, test = map(tuple, parts.values())
+    name = f"{len(numbered):,} photographs of cats and dogs"
+    name = sample.CATS_DOGS_NAME if data == "sample" else name
+    return Photographs(name, archive, train, validation, test, left_out, report)
 
 
 def _part(number: int, validation_share: int) -> str:
-    group, place = divmod(number, TEST_SHARE)
-    if place == TEST_SHARE - 1:
+    if number % TEST_SHARE == TEST_SHARE - 1:
         return "test"
-    # How many before this one are not for the test.
-    before = group * (TEST_SHARE - 1) + place
+    before = number - number // TEST_SHARE  # how many before this one are not for the test
     return "validation" if before % validation_share == validation_share - 1 else "train"
 
 
-def _wrong(path: Path, problem: str) -> DataError:
-    return DataError(f"{path.absolute()} is wrong: {problem}; move it away to get it anew")
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read {path.absolute()}: {getattr(error, 'strerror', None) or error}")
-
-
-# --- What is no photograph ------------------------------------------------------------------------
-
-
-def _files(archive: zipfile.ZipFile) -> set[str]:
-    return {entry.filename for entry in archive.infolist() if not entry.is_dir()}
-
-
-def _left_out(archive: zipfile.ZipFile, report: Path) -> dict[str, str]:
-    """Returns the files that are no photograph with the reason for each, and writes the report.
+def _left_out(
+    path: Path, archive: zipfile.ZipFile, names: list[str], report: Path
+) -> dict[str, str]:
+    """Return the files that are no photograph with the reason for each, and write the report.
 
     The report also says which archive it is about. As long as it is this one, nothing is decoded.
     """
-    state = os.stat(archive.filename)
+    state = path.stat()
     about = {
-        "archive": Path(archive.filename).name,
+        "archive": path.name,
         "bytes": state.st_size,
         "modified_ns": state.st_mtime_ns,
         "checked_by": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
@@ -248,11 +173,10 @@ def _left_out(archive: zipfile.ZipFile, report: Path) -> dict[str, str]:
         if all(before[key] == value for key, value in about.items()):
             return dict(before["left_out"])
 
-    names = sorted(_files(archive))
     # Decoding releases Python's lock, so that threads are enough to use all cores.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         problems = pool.map(lambda name: _problem(archive, name), names)
-        bar = tqdm(problems, f"checking {about['archive']}", len(names), leave=False, delay=2)
+        bar = tqdm(problems, f"checking {path.name}", len(names), leave=False, delay=2)
         left_out = {name: problem for name, problem in zip(names, bar, strict=True) if problem}
     content = about | {"left_out_count": len(left_out), "left_out": left_out}
     part = report.with_name(f"{report.name}.{os.getpid()}.part")
@@ -263,7 +187,7 @@ def _left_out(archive: zipfile.ZipFile, report: Path) -> dict[str, str]:
 
 
 def _problem(archive: zipfile.ZipFile, name: str) -> str:
-    """Says why a file in the archive is no proper photograph: nothing, if it is one."""
+    """Say why a file in the archive is no proper photograph: nothing, if it is one."""
     if not _PHOTOGRAPH.search(name):
         return "its name is not that of a cat or a dog"
     if archive.getinfo(name).file_size > MAX_BYTES:
@@ -272,8 +196,6 @@ def _problem(archive: zipfile.ZipFile, name: str) -> str:
         content = archive.read(name)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         return f"it is damaged in the archive ({error})"
-    if not content:
-        return "it is empty"
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG file with a second image behind
@@ -285,7 +207,7 @@ def _problem(archive: zipfile.ZipFile, name: str) -> str:
             image.draft("RGB", (1, 1))  # at an eighth of its size: all bytes are read, but in a
             image.load()  # third of the time
     except UnidentifiedImageError:
-        return "it is no image"
-    except Exception as error:  # Pillow raises a dozen kinds for a file that is damaged
+        return "it is no image" if content else "it is empty"
+    except Exception as error:  # a dozen kinds, as in pictures.py
         return f"it cannot be decoded ({error})"
     return ""

@@ -31,3 +31,26 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+
+    @classmethod
+    def split(
+        cls,
+        name: str,
+        training: tuple[np.ndarray, np.ndarray],
+        test: tuple[np.ndarray, np.ndarray],
+        validation: int,
+        class_names: tuple[str, ...],
+    ) -> "Dataset":
+        """Hold back the last `validation` of the training images and labels."""
+        images, labels = training
+        cut = len(images) - validation
+        parts = images[:cut], labels[:cut], images[cut:], labels[cut:]
+        return cls(name, *parts, *test, class_names)
+
+    def summary(self, train_images: int) -> str:
+        """Describe the data set in one line, of which so many training images are used."""
+        return (
+            f"{self.name}: {train_images:,} training, {len(self.validation_images):,} validation "
+            f"and {len(self.test_images):,} test images, "
+            f"{self.train_images.shape[1:]} {self.train_images.dtype}"
+        )

@@ -1,14 +1,15 @@
 """VGG16 as it was published, and the names of the thousand classes it knows.
 
 The archive is TF-slim's of 28 August 2016. The weights are the authors' own
-(https://www.robots.ox.ac.uk/~vgg/research/very_deep/), under the Creative
-Commons Attribution License.
+(https://www.robots.ox.ac.uk/~vgg/research/very_deep/), under the Creative Commons Attribution
+License. Every function raises DataError for what cannot be had.
 """
 
 import json
 from pathlib import Path
 
-from datasets.download import DataError, RemoteFile, download, extract
+from datasets.download import DataError, RemoteFile, download
+from datasets.files import extract
 
 ARCHIVE = "vgg_16_2016_08_28.tar.gz"
 CHECKPOINT = "vgg_16.ckpt"
@@ -18,10 +19,7 @@ _MAX_BYTES = 600_000_000  # the checkpoint has 553,436,134
 
 VGG16_ARCHIVE = RemoteFile(
     path=f"vgg16/{ARCHIVE}",
-    urls=(
-        f"{_GOOGLE}/models/{ARCHIVE}",
-        f"http://download.tensorflow.org/models/{ARCHIVE}",
-    ),
+    urls=(f"{_GOOGLE}/models/{ARCHIVE}", f"http://download.tensorflow.org/models/{ARCHIVE}"),
     size=513_324_920,
 )
 IMAGENET_CLASS_INDEX = RemoteFile(
@@ -32,11 +30,7 @@ IMAGENET_CLASS_INDEX = RemoteFile(
 
 
 def vgg16_checkpoint(data_dir: Path) -> Path:
-    """Return data_dir/vgg16/vgg_16.ckpt, downloaded (513 MB) and extracted where it is missing.
-
-    Raises:
-        DataError: it cannot be had.
-    """
+    """Return data_dir/vgg16/vgg_16.ckpt, downloaded (513 MB) and extracted where it is missing."""
     checkpoint = data_dir / "vgg16" / CHECKPOINT
     if not checkpoint.is_file():
         extract_checkpoint(download(VGG16_ARCHIVE, data_dir))
@@ -44,21 +38,12 @@ def vgg16_checkpoint(data_dir: Path) -> Path:
 
 
 def extract_checkpoint(archive: Path) -> Path:
-    """Take vgg_16.ckpt out of the archive, put it beside the archive, and return its path.
-
-    Raises:
-        DataError: the archive is damaged or holds no such file.
-    """
-    extract(archive, archive.parent, [CHECKPOINT], _MAX_BYTES)
-    return archive.parent / CHECKPOINT
+    """Take vgg_16.ckpt out of the archive, put it beside the archive, and return its path."""
+    return extract(archive, archive.parent, [CHECKPOINT], _MAX_BYTES) / CHECKPOINT
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """Read the names of the classes, in order, from folder/imagenet_class_index.json.
-
-    Raises:
-        DataError: the file is missing or is not what it should be.
-    """
+    """Read the names of the classes, in order, from folder/imagenet_class_index.json."""
     path = folder / CLASS_INDEX
     try:
         index = json.loads(path.read_text())
@@ -68,9 +53,5 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def imagenet_class_names(data_dir: Path) -> tuple[str, ...]:
-    """Return the names of ImageNet's thousand classes, downloaded (35 kB) once.
-
-    Raises:
-        DataError: they cannot be had.
-    """
+    """Return the names of ImageNet's thousand classes, downloaded (35 kB) once."""
     return class_names(download(IMAGENET_CLASS_INDEX, data_dir).parent)

@@ -21,15 +21,15 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.routes = {}
         self.requests = []  # (path, first byte asked for) in the order of arrival
-        self.release = threading.Event()  # lets the requests go on that `hang_after` holds
+        self.release = threading.Event()  # lets the requests go on that `hangs_after` holds
 
     def add(self, path, content, *behaviours):
-        """Serves `content` at `path`; returns its address."""
+        """Serve `content` at `path`; return its address."""
         self.routes[path] = (content, list(behaviours) or [honest])
         return f"http://127.0.0.1:{self.server_port}{path}"
 
     def starts(self, path):
-        """Lists the first byte of each request for `path`."""
+        """List the first byte of each request for `path`."""
         return [start for requested, start in self.requests if requested == path]
 
     def handle_error(self, request, client_address):
@@ -63,30 +63,38 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def head(self, code, **headers):
+    def answer(self, code, body=b"", **headers):
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
+        self.wfile.write(body)
 
     def honest_head(self, content):
-        """Sends the headers that are right for this request; returns the body that is."""
+        """Send the headers that are right for this request; return the body that is."""
         if self.start:
             piece = f"bytes {self.start}-{len(content) - 1}/{len(content)}"
-            self.head(206, Content_Range=piece, Content_Length=len(content) - self.start)
+            self.answer(206, Content_Range=piece, Content_Length=len(content) - self.start)
         else:
-            self.head(200, Content_Length=len(content))
+            self.answer(200, Content_Length=len(content))
         return content[self.start :]
-
-    def reset(self):
-        """Ends the connection as a crash does, without saying good-bye."""
-        linger = struct.pack("ii", 1, 0)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.connection.close()
 
 
 def honest(request, content):
     request.wfile.write(request.honest_head(content))
+
+
+def answers(code, body=None, **headers):
+    """Answer every request alike; without a body, with the content."""
+
+    def behaviour(request, content):
+        request.answer(code, content if body is None else body, **headers)
+
+    return behaviour
+
+
+def status(code):
+    return answers(code, b"", Content_Length=0)
 
 
 def ignores_range(request, content):
@@ -94,33 +102,19 @@ def ignores_range(request, content):
     honest(request, content)
 
 
-def status(code):
-    def behaviour(request, content):
-        request.head(code, Content_Length=0)
-
-    return behaviour
-
-
 def closes_after(count):
-    def behaviour(request, content):
-        request.wfile.write(request.honest_head(content)[:count])
-
-    return behaviour
-
-
-def closes_after_without_range(count):
-    def behaviour(request, content):
-        request.start = 0
-        closes_after(count)(request, content)
-
-    return behaviour
+    return lambda request, content: request.wfile.write(request.honest_head(content)[:count])
 
 
 def resets_after(count):
+    """End the connection as a crash does, without saying good-bye."""
+
     def behaviour(request, content):
-        request.wfile.write(request.honest_head(content)[:count])
+        closes_after(count)(request, content)
         time.sleep(0.05)  # so that the client reads what was sent
-        request.reset()
+        linger = struct.pack("ii", 1, 0)
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        request.connection.close()
 
     return behaviour
 
@@ -138,7 +132,7 @@ def hangs_after(count):
 def slow(bytes_per_second):
     def behaviour(request, content):
         body = request.honest_head(content)
-        step = max(1, bytes_per_second // 50)
+        step = bytes_per_second // 50
         for place in range(0, len(body), step):
             request.wfile.write(body[place : place + step])
             time.sleep(0.02)
@@ -148,33 +142,32 @@ def slow(bytes_per_second):
 
 def refuses_range(request, content):
     if request.start:
-        request.head(416, Content_Range=f"bytes */{len(content)}", Content_Length=0)
+        request.answer(416, Content_Range=f"bytes */{len(content)}", Content_Length=0)
     else:
         honest(request, content)
 
 
 def answers_another_range(request, content):
-    """Asked to go on from a byte, goes on from another one, and says so."""
+    """Asked to go on from a byte, go on from another one, and say so."""
     if request.start:
         request.start += 10
     honest(request, content)
 
 
 def lies_about_range(request, content):
-    """Says that it goes on from the byte asked for, and sends the beginning."""
+    """Say that it goes on from the byte asked for, and send the beginning."""
     request.wfile.write(request.honest_head(content) and content[: len(content) - request.start])
 
 
 def names_no_range(request, content):
-    request.head(206 if request.start else 200, Content_Length=len(content) - request.start)
-    request.wfile.write(content[request.start :])
+    body = content[request.start :]
+    request.answer(206 if request.start else 200, body, Content_Length=len(body))
 
 
 def packs(request, content):
-    """Compresses the file for the journey, though nobody asked for that."""
+    """Compress the file for the journey, though nobody asked for that."""
     packed = gzip.compress(content)
-    request.head(200, Content_Encoding="gzip", Content_Length=len(packed))
-    request.wfile.write(packed)
+    request.answer(200, packed, Content_Encoding="gzip", Content_Length=len(packed))
 
 
 def packs_when_allowed(request, content):
@@ -182,38 +175,7 @@ def packs_when_allowed(request, content):
     (packs if "gzip" in encodings or "*" in encodings else honest)(request, content)
 
 
-def claims_to_pack(request, content):
-    """Serves a .gz file as it is, but calls it a Content-Encoding, as many servers do."""
-    request.head(200, Content_Encoding="gzip", Content_Length=len(content))
-    request.wfile.write(content)
-
-
-def sends_a_page(request, content):
-    request.head(200, Content_Type="text/html; charset=utf-8")
-    request.wfile.write(b"<html>Please log in")
-
-
 def sends_without_end(request, content):
-    request.head(200)
+    request.answer(200)
     while True:
         request.wfile.write(bytes(1 << 16))
-
-
-def sends_without_length(request, content):
-    request.head(200)
-    request.wfile.write(content)
-
-
-def announces(length):
-    def behaviour(request, content):
-        request.head(200, Content_Length=length)
-        request.wfile.write(content)
-
-    return behaviour
-
-
-def redirects(url):
-    def behaviour(request, content):
-        request.head(302, Location=url, Content_Length=0)
-
-    return behaviour

@@ -1,0 +1,59 @@
+"""One's own picture, read from a file in any format that Pillow opens."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from datasets.download import DataError
+
+MAX_PIXELS = 90_000_000  # what a photograph may have; it needs some gigabytes of memory then
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read a picture, upright, in colour; of an animated one the first image.
+
+    What is transparent becomes white, as if it lay on paper; or black, where nothing could be seen
+    on white. Pixels of 16 bits, or of floats, are brought to 8 bits.
+
+    Returns:
+        np.uint8 (H, W, 3), RGB.
+
+    Raises:
+        DataError: there is no such file, or it is no picture, a damaged or a huge one.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"it has more than {MAX_PIXELS:,} pixels: make it smaller first")
+            image = ImageOps.exif_transpose(opened)  # cameras note how they were held
+            if image.mode == "F" or image.mode.startswith("I"):  # one number for a pixel
+                image = Image.fromarray(_eight_bits(np.asarray(image, np.float64), image.mode))
+            elif image.has_transparency_data:
+                image = image.convert("RGBA")
+                white, black = (Image.new("RGBA", image.size, name) for name in ("white", "black"))
+                on_white = Image.alpha_composite(white, image)
+                seen = on_white.convert("L").getextrema() != (255, 255)
+                image = on_white if seen else Image.alpha_composite(black, image)
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path.absolute()} is no picture of a known format") from error
+    except Exception as error:  # Pillow's parsers raise a dozen kinds for a file that is damaged
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        line = " ".join(reason.split())
+        raise DataError(f"{path.absolute()} cannot be read as a picture: {line}") from error
+
+
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Turn grey values of any range (H, W) into np.uint8.
+
+    No file says which values are black and white. It is 0 and 1 for floats, 0 and 65,535 for whole
+    numbers, where the values fill that range; else their lowest and their highest.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("it holds numbers that are not finite")
+    low, high, white = values.min(), values.max(), 1 if mode == "F" else 65_535
+    if low >= 0 and white / 2 < high <= white:
+        low, high = 0, white
+    return np.rint((values - low) / ((high - low) or 1) * 255).astype(np.uint8)
