@@ -1,52 +1,48 @@
-"""Checks the command that makes all figures and tables of the notes, and that what lies in docs/ is
-what it makes. The numbers themselves are tested note by note, in tests/test_note_*.py.
+"""The command that makes all figures and tables of the notes; and that they are those in docs/.
+
+The numbers themselves are tested note by note, in tests/test_note*.py.
 """
 
 import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "figures"
-SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py"))
-SCRIPTS = [name for name in SCRIPTS if name not in ("__main__", "drawing")]
+SCRIPTS = sorted({path.stem for path in FIGURES.glob("*.py")} - {"__main__", "drawing"})
 REAL_DATA = {"fitting": ROOT / "datasets" / "downloads" / "mnist"}  # and not sample data
 
 
-def make(*arguments):
-    command = [sys.executable, str(FIGURES), *map(str, arguments)]
+def make(*arguments, folder=FIGURES):
+    command = [sys.executable, str(folder), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
-def test_a_name_that_no_script_has_is_said_at_once():
-    process = make("nonsense")
+def test_the_command_runs_scripts_and_says_which_one_failed(tmp_path):
+    shutil.copy(FIGURES / "__main__.py", tmp_path)
+    (tmp_path / "good.py").write_text("import sys; print('good', sys.argv[1:])")
+    (tmp_path / "bad.py").write_text("raise SystemExit('error: bad')")
+    (tmp_path / "silent.py").write_text("raise SystemExit(3)")
+    process = make("--folder", "there", folder=tmp_path)
+    assert process.returncode == 1
+    assert "good ['--folder', 'there']" in process.stdout  # though one before it failed
+    assert "error: bad" in process.stderr and "silent: ended without a reason" in process.stderr
+    assert make("good", folder=tmp_path).returncode == 0
+    process = make("nonsense", folder=tmp_path)
     assert process.returncode == 2
     assert process.stderr.endswith("no script docs/figures/nonsense.py\n")
-    assert all(name in process.stderr + make("--help").stdout for name in SCRIPTS)
-
-
-def test_a_script_that_fails_is_named(tmp_path):
-    (tmp_path / "images").write_text("a file where a folder must be")
-    process = make("architectures", "--folder", tmp_path)
-    assert process.returncode == 1
-    assert "error: " in process.stderr
-    assert "images" in process.stderr
+    assert "bad, good, silent" in make("--help", folder=tmp_path).stdout
 
 
 def made_by(name, folder):
     """Return the pictures and tables that a script has made in a folder like docs/."""
-    pictures = {path.name: path for path in (folder / "images").glob("*.png")}
-    tables = {path.name: path for path in (folder / "notes" / "_generated").glob("*.md")}
-    return {
-        file: path
-        for file, path in (pictures | tables).items()
-        if re.split(r"[_.]", file)[0] == name
-    }
+    files = [*(folder / "images").glob("*.png"), *(folder / "notes" / "_generated").glob("*.md")]
+    return {path.name: path for path in files if re.split(r"[_.]", path.name)[0] == name}
 
 
 @pytest.mark.slow

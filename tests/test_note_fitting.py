@@ -2,6 +2,7 @@
 
 import re
 
+import notes
 import numpy as np
 import programs
 import pytest
@@ -10,8 +11,6 @@ import tensorflow as tf
 from datasets import mnist
 
 fitting = programs.figures("fitting")
-NOTE = programs.ROOT / "docs" / "notes" / "05_over_and_underfitting.md"
-GENERATED = NOTE.parent / "_generated"
 DOWNLOADS = programs.ROOT / "datasets" / "downloads"
 PRESENT = len(list((DOWNLOADS / "mnist").glob("*-ubyte*"))) >= 4
 
@@ -22,32 +21,6 @@ def sample(sample_dir):
     return mnist.load("sample", sample_dir)
 
 
-def rows(name):
-    """Return the cells of a table that the script has written, without its heading."""
-    lines = (GENERATED / f"{name}.md").read_text().splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
-    return cells[2:]
-
-
-@pytest.fixture(scope="module")
-def errors():
-    """Return the table of errors: training error, test error, those better, test loss."""
-    table = {}
-    for name, training, test, _, better, loss in rows("fitting_errors"):
-        table[name] = float(training), float(test), better[:1], float(loss)
-        table.setdefault(name.partition(",")[0], table[name])
-    return table
-
-
-@pytest.fixture(scope="module")
-def points():
-    """Return the means of the pictures' points, by quantity and by x as it is written."""
-    table = {}
-    for quantity, x, mean, _, _ in rows("fitting_points"):
-        table.setdefault(quantity, {})[x] = float(mean)
-    return table
-
-
 # --- Polynomials ----------------------------------------------------------------------------------
 
 
@@ -56,13 +29,13 @@ def test_the_expected_errors_are_means_over_draws(count):
     rng = np.random.default_rng(0)
     y = fitting.wave(fitting.PLACES) + fitting.NOISE * rng.normal(size=(20_000, 12))
     at_points = y @ fitting.smoother(fitting.PLACES, count).T
-    between = y @ fitting.smoother(fitting.FINE, count).T
-    truth = fitting.wave(fitting.FINE)
+    fine = fitting.FINE[::4]
+    between, truth = y @ fitting.smoother(fine, count).T, fitting.wave(fine)
     expected = fitting.expected_errors(count)
-    assert np.mean((between.mean(0) - truth) ** 2) == pytest.approx(expected["bias"], abs=1e-3)
-    assert between.var(axis=0).mean() == pytest.approx(expected["variance"], rel=0.03)
+    assert np.mean((between.mean(0) - truth) ** 2) == pytest.approx(expected["bias"], abs=3e-3)
+    assert between.var(axis=0).mean() == pytest.approx(expected["variance"], rel=0.05)
     test = np.mean((between - truth) ** 2) + fitting.NOISE**2
-    assert test == pytest.approx(expected["test"], rel=0.03)
+    assert test == pytest.approx(expected["test"], rel=0.05)
     training = np.mean((at_points - y) ** 2)
     assert training == pytest.approx(expected["training"], rel=0.03, abs=1e-9)
 
@@ -79,34 +52,18 @@ def test_bias_falls_variance_rises_and_then_comes_double_descent():
     assert variances == sorted(variances)
     assert errors[1]["bias"] > errors[4]["bias"] > errors[6]["bias"]
     test = {count: error["test"] for count, error in errors.items()}
-    assert min(test, key=test.get) == 6  # degree 5
-    assert max(test, key=test.get) == 12
+    assert (min(test, key=test.get), max(test, key=test.get)) == (6, 12)  # 6: degree 5
     assert test[6] < test[200] < test[12] / 10  # it falls again, here not below the minimum
     assert errors[12]["training"] == pytest.approx(0, abs=1e-9)
-
-
-def test_the_deviation_of_an_estimated_error():
-    assert np.sqrt(0.09 * 0.91 / 10_000) == pytest.approx(0.003, abs=0.0005)
 
 
 # --- The networks ---------------------------------------------------------------------------------
 
 
-def weights(networks):
-    return [variable.numpy() for variable in networks.variables]
-
-
-def test_the_number_of_weights():
-    networks = fitting.Networks(fitting.BASE, seeds=[0])
-    assert sum(int(tf.size(v)) for v in networks.trainable_variables) == 118_282
-    assert "118,282" in NOTE.read_text()
-
-
 def test_networks_side_by_side_do_not_know_each_other(sample):
     setting = fitting.Setting(batch_norm=True, l2=1e-3, l1=1e-5)
-    together = fitting.trained(sample, setting, 40, seeds=[0, 1, 2])
-    alone = fitting.trained(sample, setting, 40, seeds=[1])
-    for several, one in zip(weights(together), weights(alone), strict=True):
+    together, alone = (fitting.trained(sample, setting, 40, seeds) for seeds in ([0, 1, 2], [1]))
+    for several, one in zip(together.variables, alone.variables, strict=True):
         np.testing.assert_allclose(several[1:2], one, atol=1e-4)
 
 
@@ -118,11 +75,12 @@ def test_a_step_is_that_of_a_keras_network(sample):
     model = tf.keras.Sequential([*layers, tf.keras.layers.Dense(10)])
     pairs = zip(networks.kernels, networks.biases, strict=True)
     model.set_weights([array for k, b in pairs for array in (k.numpy()[0], b.numpy()[0, 0])])
-    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf.keras.optimizers.SGD(fitting.BASE.rate), loss)
-    chosen = fitting.plan(fitting.own_images(sample, fitting.BASE, [3]), 1, [3])[0, 0]
-    model.train_on_batch(sample.train_images[chosen], sample.train_labels[chosen])
-    trained = fitting.trained(sample, fitting.BASE, 1, seeds=[3])
+    setting = fitting.Setting(smoothing=0.2)
+    loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    model.compile(tf.keras.optimizers.SGD(setting.rate), loss)
+    chosen = fitting.plan(fitting.own_images(sample, setting, [3]), 1, [3])[0, 0]
+    model.train_on_batch(sample.train_images[chosen], np.eye(10)[sample.train_labels[chosen]])
+    trained = fitting.trained(sample, setting, 1, seeds=[3])
     for ours, theirs in zip(trained.kernels, model.get_weights()[::2], strict=True):
         np.testing.assert_allclose(ours.numpy()[0], theirs, atol=1e-5)
 
@@ -159,73 +117,30 @@ def test_early_stopping_keeps_the_best_moment_of_each_network(sample):
         np.testing.assert_allclose(factor * now[criterion], best, rtol=1e-4)
 
 
-# --- Augmentation and label smoothing -------------------------------------------------------------
+# --- Remedies -------------------------------------------------------------------------------------
 
 
 def test_moved_images_are_moved_by_up_to_so_much(sample):
     images = sample.train_images[:300]
     result = fitting.moved(tf.constant(images), 2, tf.constant(5)).numpy()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    views = {(y, x): padded[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)}
-    found = {p: np.all(result == view, axis=(1, 2, 3)) for p, view in views.items()}
-    assert np.all(np.any(list(found.values()), axis=0))
-    assert all(hits.any() for hits in found.values())  # and every move occurs
+    views = [padded[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
+    found = [np.all(result == view, axis=(1, 2, 3)) for view in views]
+    assert np.all(np.any(found, axis=0)) and np.all(np.any(found, axis=1))  # every move occurs
     again = fitting.moved(tf.constant(images), 2, tf.constant(6)).numpy()
     assert not np.array_equal(result, again)  # anew in each step
-
-
-def test_smoothed_labels_ask_for_82_percent():
-    smoothing, logits, label = 0.2, np.random.default_rng(0).normal(size=(1, 10)), 3
-    targets = np.full([1, 10], smoothing / 10)
-    targets[0, label] = 1 - smoothing + smoothing / 10
-    assert targets.sum() == pytest.approx(1)
-    assert targets[0, label] == pytest.approx(0.82)
-    keras = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-    ours = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-    assert float(keras(tf.one_hot([label], 10), logits)) == pytest.approx(float(ours[0]), rel=1e-5)
-
-
-# --- Dropout --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_dropout_is_inverted(rate):
-    x = np.random.default_rng(0).uniform(1, 2, (400, 500)).astype(np.float32)
-    dropped = tf.nn.dropout(x, rate, seed=1).numpy()
-    kept = dropped != 0
-    assert kept.mean() == pytest.approx(1 - rate, abs=0.01)
-    np.testing.assert_allclose(dropped[kept], (x / (1 - rate))[kept], rtol=1e-6)
-    assert dropped.mean() == pytest.approx(x.mean(), rel=0.01)
-    layer = tf.keras.layers.Dropout(rate)
-    np.testing.assert_array_equal(layer(x, training=False), x)  # nothing is multiplied
-    np.testing.assert_array_equal(layer(x), x)
 
 
 def test_our_networks_drop_in_training_alone(sample):
     images = sample.test_images[None, :50]
     plain = fitting.Networks(fitting.BASE, seeds=[0])
     dropping = fitting.Networks(fitting.Setting(dropout=0.4), seeds=[0])
-    np.testing.assert_array_equal(plain(images, False), dropping(images, False))
-    several = np.stack([dropping(images, True, step) for step in range(400)])
+    expected = plain(images, False)
+    np.testing.assert_array_equal(dropping(images, False), expected)
+    several = np.stack([dropping(images, True, step) for step in range(200)])
     assert several.std(axis=0).min() > 0
-    first = tf.nn.relu(tf.matmul(images.reshape(1, 50, -1) / np.float32(255), plain.kernels[0]))
-    masked = tf.nn.experimental.stateless_dropout(first, 0.4, [7, 0]).numpy()
-    expected = np.where(masked == 0, 0, first / np.float32(0.6))
-    np.testing.assert_allclose(masked, expected, rtol=1e-5)
-
-
-def test_the_listing_runs(capsys):
-    (listing,) = re.findall(r"```python\n(.*?)```", NOTE.read_text(), re.DOTALL)
-    tf.random.set_seed(0)
-    scope = {}
-    exec(listing, scope)
-    values = set(np.unique(scope["dropped"]).tolist())
-    assert values == {0.0, 1.25}
-    assert float(tf.reduce_mean(scope["dropped"])) == pytest.approx(1, abs=0.01)
-    assert "1.25" in capsys.readouterr().out
-
-
-# --- Batch normalisation --------------------------------------------------------------------------
+    slope, _ = np.polyfit(expected.numpy().ravel(), several.mean(axis=0).ravel(), 1)
+    assert 0.8 < slope < 1.2  # it is inverted: on average, nothing becomes smaller
 
 
 def test_batch_normalisation_is_that_of_keras():
@@ -245,27 +160,10 @@ def test_batch_normalisation_is_that_of_keras():
     # An image's answer depends on its neighbours in training, and not at inference.
     half = x[:, :25]
     np.testing.assert_allclose(networks.normalise(half, 0, False), ours[:, :25], atol=1e-6)
-    assert np.abs(networks.normalise(half, 0, True) - networks.normalise(x, 0, True)[:, :25]).max()
-
-
-def test_which_variance_goes_into_the_averages():
-    x = tf.random.stateless_normal([10, 1, 1, 4], [0, 0])
-    mean, biased = tf.nn.moments(x, [0, 1, 2])
-    y, _, returned = tf.compat.v1.nn.fused_batch_norm(x, tf.ones(4), tf.zeros(4), epsilon=1e-5)
-    np.testing.assert_allclose(returned, biased * 10 / 9, rtol=1e-5)
-    np.testing.assert_allclose(y, (x - mean) * tf.math.rsqrt(biased + 1e-5), atol=1e-5)
-    layer = tf.keras.layers.BatchNormalization(momentum=0.0)
-    layer(x, training=True)
-    np.testing.assert_allclose(layer.moving_variance, biased, rtol=1e-5)
-
-
-def test_what_is_not_trainable_in_keras_is_in_inference_mode():
-    layer = tf.keras.layers.BatchNormalization()
-    x = tf.random.stateless_normal([10, 4], [0, 0], mean=5.0)
-    layer.build(x.shape)
-    layer.trainable = False
-    np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
-    np.testing.assert_array_equal(layer.moving_mean, np.zeros(4))
+    whole = networks.normalise(x, 0, True)
+    assert np.abs(networks.normalise(half, 0, True) - whole[:, :25]).max() > 0.01
+    # The length of the weights in front of it changes nothing.
+    np.testing.assert_allclose(networks.normalise(5 * x, 0, True), whole, atol=2e-3)
 
 
 def test_of_a_single_image_nothing_is_left():
@@ -275,159 +173,94 @@ def test_of_a_single_image_nothing_is_left():
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_the_length_of_weights_before_normalisation_changes_nothing():
-    x = tf.random.stateless_normal([1, 50, 784], [0, 0])
-    networks = fitting.Networks(fitting.Setting(batch_norm=True), seeds=[0])
-    before = networks.normalise(tf.matmul(x, networks.kernels[0]), 0, training=True)
-    after = networks.normalise(tf.matmul(x, 5 * networks.kernels[0]), 0, training=True)
-    np.testing.assert_allclose(before, after, atol=2e-3)
-
-
-# --- Penalties ------------------------------------------------------------------------------------
-
-WEIGHTS, GRADIENT = np.float32([3, -0.5, 0.01]), np.float32([0.2, -0.1, 0.3])
-
-
-def step_of(optimizer, gradient):
-    variable = tf.Variable(WEIGHTS)
-    optimizer.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
-    return variable.numpy()
-
-
-def test_weight_decay_is_l2_for_plain_gradient_descent():
-    rate, strength = 0.1, 0.02
-    penalty = step_of(tf.keras.optimizers.SGD(rate), GRADIENT + strength * WEIGHTS)
-    decay = step_of(tf.keras.optimizers.SGD(rate, weight_decay=strength), GRADIENT)
-    np.testing.assert_allclose(penalty, decay, rtol=1e-6)
-    np.testing.assert_allclose(decay, (1 - rate * strength) * WEIGHTS - rate * GRADIENT, rtol=1e-6)
-
-
-def test_weight_decay_is_not_l2_for_adam():
-    rate = 0.1
-    for strength in (0.02, 0.2):
-        penalty = step_of(tf.keras.optimizers.Adam(rate, epsilon=1e-12), strength * WEIGHTS)
-        np.testing.assert_allclose(WEIGHTS - penalty, rate * np.sign(WEIGHTS), rtol=1e-3)
-        decay = step_of(tf.keras.optimizers.AdamW(rate, weight_decay=strength), 0 * WEIGHTS)
-        np.testing.assert_allclose(decay, (1 - rate * strength) * WEIGHTS, rtol=1e-5)
-
-
-def test_a_regularizer_of_keras_has_no_half():
-    assert float(tf.keras.regularizers.L2(0.5)(tf.constant(WEIGHTS))) == pytest.approx(
-        0.5 * np.sum(WEIGHTS**2)
-    )
-
-
-def test_soft_thresholds_make_zeros_and_the_gradient_of_l1_does_not():
-    kernel = fitting.soft_threshold(tf.constant(WEIGHTS), 0.02).numpy()
-    np.testing.assert_allclose(kernel, [2.98, -0.48, 0], rtol=1e-6)
-    penalty, variable = tf.keras.regularizers.L1(0.1), tf.Variable([0.005])
-    seen = []
-    for _ in range(20):
-        with tf.GradientTape() as tape:
-            loss = penalty(variable)
-        variable.assign_sub(0.1 * tape.gradient(loss, variable))
-        seen.append(float(variable[0]))
-    assert 0 not in seen
-    assert min(seen) < 0 < max(seen)
-
-
 def test_weights_of_pixels_that_are_always_paper(sample):
+    """Only the penalties change them: L2 shrinks them by a share, L1 by an amount, down to 0."""
     steps, seeds = 100, [0]
     first = fitting.Networks(fitting.BASE, seeds).kernels[0].numpy()[0, 0]  # of the corner
     rates = fitting.BASE.rate * (1 - np.arange(steps) / steps)
     assert sample.train_images[:, 0, 0].max() == 0
-
-    def corner(**options):
-        networks = fitting.trained(sample, fitting.Setting(**options), steps, seeds)
-        return networks.kernels[0].numpy()[0, 0]
-
-    np.testing.assert_array_equal(corner(), first)
-    decayed = corner(l2=0.01)
-    np.testing.assert_allclose(decayed, first * np.prod(1 - 0.01 * rates), rtol=1e-4)
-    np.testing.assert_allclose(decayed, first * np.exp(-0.01 * rates.sum()), rtol=1e-2)
     lowered = np.sign(first) * np.maximum(np.abs(first) - 0.001 * rates.sum(), 0)
-    np.testing.assert_allclose(corner(l1=0.001), lowered, atol=1e-6)
     assert np.mean(lowered == 0) > 0.3
+    for options, expected in (
+        ({}, first),
+        ({"l2": 0.01}, first * np.prod(1 - 0.01 * rates)),
+        ({"l1": 0.001}, lowered),
+    ):
+        networks = fitting.trained(sample, fitting.Setting(**options), steps, seeds)
+        np.testing.assert_allclose(networks.kernels[0][0, 0], expected, rtol=1e-4, atol=1e-6)
 
 
 # --- What was measured ----------------------------------------------------------------------------
 
 
-def test_what_the_page_says_about_the_table(errors):
+@pytest.fixture(scope="module")
+def errors():
+    """Return the table of errors: training error, test error, how many are better, test loss."""
+    table = {}
+    for name, training, test, _, better, loss in notes.rows(notes.generated("fitting_errors")):
+        table[name] = float(training), float(test), better[:1], float(loss)
+    return table
+
+
+def test_what_the_page_says_about_the_errors(errors):
     training, base, _, loss = errors["none"]
     assert training == 0
-    others = {k: v for k, v in errors.items() if k != "none"}
-    single = [v[1] for k, v in others.items() if not k.startswith(("moved", "4 times"))]
     moved, four = errors["moved by up to 2 pixels"], errors["4 times the images"]
-    assert max(moved[1], four[1]) < base - 3 < min(single) - 1  # far more than any other
-    assert abs(moved[1] - four[1]) < 0.6  # as good as four times the images, or a little better
-    assert moved[1] < four[1]
+    others = [row[1] for name, row in errors.items() if not name.startswith(("none", "moved", "4"))]
+    assert max(moved[1], four[1]) < base - 3 < min(others) - 1  # far more than any other
+    assert 0 < four[1] - moved[1] < 0.6  # as good as four times the images, or a little better
     dropout, smoothing = errors["dropout, rate 0.2"], errors["label smoothing, 0.2"]
-    assert dropout[1] == pytest.approx(base - 0.5, abs=0.15)
-    assert smoothing[1] == pytest.approx(dropout[1], abs=0.2)
-    for remedy in (moved, four, dropout, smoothing):
-        assert remedy[2] == "5"
-    for name in ("batch normalisation", "L2", "L1"):  # the same as none
+    faster = errors["batch normalisation, learning rate 1"]
+    for row, gain, within in ((dropout, 0.5, 0.15), (smoothing, 0.5, 0.3), (faster, 0.6, 0.4)):
+        assert row[1] == pytest.approx(base - gain, abs=within)
+    assert {row[2] for row in (moved, four, dropout, smoothing, faster)} == {"5"}  # of 5
+    for name in ("batch normalisation", "L2, λ = 0.003", "L1, λ = 0.00003"):  # the same as none
         assert errors[name][1] == pytest.approx(base, abs=0.15)
         assert errors[name][2] in "1234"
-    assert smoothing[3] == max(v[3] for v in errors.values())
-    faster = errors["batch normalisation, learning rate 1"]
-    assert faster[1] == pytest.approx(dropout[1], abs=0.3)
-    assert faster[2] == "5"
-    assert errors["L2"][3] < 0.75 * loss
-    by_loss = errors["early stopping, by validation loss"]
-    by_error = errors["early stopping, by validation error"]
-    assert by_loss[1] > base
-    assert (by_loss[2], by_loss[3] < loss) == ("0", True)
+    assert smoothing[3] == max(row[3] for row in errors.values())
+    assert errors["L2, λ = 0.003"][3] < 0.75 * loss
+    by_loss, by_error = (errors[f"early stopping, by validation {x}"] for x in ("loss", "error"))
+    assert by_loss[1] > base and by_loss[2] == "0" and by_loss[3] < loss
     assert by_error[1] == pytest.approx(base, abs=0.1)
     assert 0 < moved[1] - errors["moved, and dropout"][1] < base - dropout[1]  # does not add up
-
-
-def test_the_base_setting_had_the_lowest_validation_error_of_the_rates():
-    text = " ".join((GENERATED / "fitting_errors.md").read_text().split())
-    found = re.findall(r"([\d.]+) % at ([\d.]*\d)", text)
+    found = re.findall(r"([\d.]+) % at ([\d.]*\d)", notes.generated("fitting_errors"))
     assert len(found) == len(fitting.RATES)
-    assert float(min(found, key=lambda pair: float(pair[0]))[1]) == fitting.BASE.rate
-    assert (
-        float(re.search(r"an error of ([\d.]+) %", text)[1]) > min(float(e) for e, _ in found) + 1
-    )
+    assert float(min((float(e), rate) for e, rate in found)[1]) == fitting.BASE.rate
 
 
 def test_what_the_page_says_about_modes():
-    found = {name: float(mean) for name, mean, _ in rows("fitting_modes")}
-    averages, mixed, by_digit, single, off, on = found.values()
+    table = notes.rows(notes.generated("fitting_modes"))
+    averages, mixed, by_digit, single, off, on = (float(mean) for _, mean, _ in table)
     assert averages < mixed < averages + 1  # the mistake hardly shows
-    assert by_digit > 80
-    assert single > 85
+    assert min(by_digit, single) > 80
     assert off + 1 < on
 
 
-def test_what_the_page_says_about_the_pictures(points):
-    test, training = points["images: test error, %"], points["images: training error, %"]
-    sizes = [str(size) for size in fitting.SIZES]
-    assert [test[s] for s in sizes] == sorted(test.values(), reverse=True)
-    assert training["1000"] == 0 < training["55000"]
-    loss, error = points["step: validation loss"], points["step: validation error, %"]
-    stop = points["step: where the validation loss is least"][""]
-    assert 1 - stop / fitting.STEPS == pytest.approx(0.9, abs=0.03)  # of the first learning rate
-    assert loss["2000"] > 1.2 * loss["200"]
-    assert error["2000"] < error["200"]
+def test_what_the_page_says_about_the_pictures():
+    points = {}
+    for quantity, x, *values in notes.rows(notes.generated("fitting_points")):
+        points.setdefault(quantity, {})[x] = [float(value) for value in values]
 
-    base = points["step: validation error, %"]["2000"]
-    shift = points["shift: validation error, %"]
+    def means(quantity):
+        return {x: mean for x, (mean, *_) in points[quantity].items()}
+
+    test, training = means("images: test error, %"), means("images: training error, %")
+    assert [test[str(size)] for size in fitting.SIZES] == sorted(test.values(), reverse=True)
+    assert training["1000"] == 0 < training["55000"]
+    loss, error = means("step: validation loss"), means("step: validation error, %")
+    (stop,) = means("step: where the validation loss is least").values()
+    assert 1 - stop / fitting.STEPS == pytest.approx(0.9, abs=0.03)  # of the first learning rate
+    assert loss["2000"] > 1.2 * loss["200"] and error["2000"] < error["200"]
+    shift = means("shift: validation error, %")
     assert min(shift, key=shift.get) == "2"
-    assert points["dropout: validation error, %"]["0.6"] > base + 0.5
-    l1, zeros = points["l1: validation error, %"], points["l1: weights that are 0, %"]
-    assert l1["0.0003"] == pytest.approx(base + 1.3, abs=0.3)
-    assert zeros["0.0003"] == pytest.approx(75, abs=5)
+    assert means("dropout: validation error, %")["0.6"] > error["2000"] + 0.5
+    assert means("l1: validation error, %")["0.0003"] == pytest.approx(error["2000"] + 1.3, abs=0.3)
+    assert means("l1: weights that are 0, %")["0.0003"] == pytest.approx(75, abs=5)
+    mean, _, largest = points["learning rate: validation error, %"]["1"]
+    assert mean > 20 and largest > 85  # one of them learns nothing at all
     name = "learning rate: training loss {} batch normalisation"
-    assert points["learning rate: validation error, %"]["1"] > 20  # the plain ones: far worse
-    rate_1 = ["learning rate: validation error, %", "1"]
-    (most,) = (row[4] for row in rows("fitting_points") if row[:2] == rate_1)
-    assert float(most) > 85  # one of them learns nothing at all
-    without, with_it = points[name.format("without")], points[name.format("with")]
-    assert with_it["3"] < 0.1
-    assert not without["3"] < 2.2  # ln 10 is 2.30: nothing was learned
+    without, with_it = (means(name.format(word))["3"] for word in ("without", "with"))
+    assert with_it < 0.1 and not without < 2.2  # ln 10 is 2.30: nothing was learned
 
 
 @pytest.mark.slow
@@ -437,5 +270,4 @@ def test_the_base_setting_again(errors):
     data = mnist.load("full", DOWNLOADS)
     networks = fitting.trained(data, fitting.BASE)
     assert fitting.on_training(data, networks)[0].max() == 0
-    again = fitting.on_test(data, networks).mean()
-    assert again == pytest.approx(errors["none"][1], abs=0.3)
+    assert fitting.on_test(data, networks).mean() == pytest.approx(errors["none"][1], abs=0.3)

@@ -10,9 +10,10 @@ scikit-learn's handwritten digits, so that it takes seconds and comes out the sa
 import itertools
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 
 # %% Curves
 

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, table, tf  # isort: skip
+from drawing import table  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 
 from models import alexnet, inception_v1, lenet5, vgg16, vgg19
 

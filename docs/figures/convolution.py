@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from datasets import mnist

@@ -10,9 +10,10 @@ comes out the same everywhere.
 from collections.abc import Callable
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 
 CLASSES = 10
 

@@ -12,11 +12,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that `datasets`, `examples` and `models` are ours
+
+# What the figures need of the examples' helpers, which set the environment before TensorFlow is
+# imported; nothing else in docs/figures imports them.
+from examples import common  # noqa: E402  # isort: skip
+from examples.common import vgg16_checkpoint as vgg16_checkpoint  # noqa: E402  # isort: skip
+
+import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from datasets import mnist  # noqa: E402
-from examples import common  # noqa: E402  # imports TensorFlow silently
-from examples.common import plt, tf  # noqa: E402
 
 folder = ROOT / "docs"  # run() may choose another one
 

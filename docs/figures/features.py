@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 
 from datasets import mnist
 

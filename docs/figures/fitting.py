@@ -13,9 +13,11 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import ROOT, plt, tf  # isort: skip
+from drawing import ROOT  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from numpy.polynomial import legendre
 from tqdm import tqdm
 

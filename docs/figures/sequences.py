@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from scipy import ndimage
 
 from datasets import mnist

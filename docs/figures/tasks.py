@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
 import absl.logging
 import h5py
+import matplotlib.pyplot as plt
 import ml_dtypes
 import numpy as np
+import tensorflow as tf
 
 IMAGE = (8, 8, 1)  # the small network's: height, width, channels
 EXAMPLES = np.random.default_rng(0).random((16, *IMAGE), np.float32)

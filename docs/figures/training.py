@@ -13,9 +13,10 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's small products are faster on one core
 import drawing  # isort: skip  # before TensorFlow
-from drawing import plt, tf  # isort: skip
 
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 IMAGES = 1536  # of the 1,797 sample images: many batch sizes divide it

@@ -16,10 +16,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import common, plt, tf  # isort: skip
 
 import architectures
+import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -42,7 +43,7 @@ LAYERS = ("pixels", "block 1", "block 2", "block 3", "block 4", "block 5", "fc6"
 def sample_vgg16() -> tuple[dict[str, np.ndarray], vgg16.Config]:
     """Return the weights of the small VGG16, trained first where it is missing, and its sizes."""
     args = argparse.Namespace(weights=None, data="sample", data_dir=WEIGHTS_DIR)
-    path, config = common.vgg16_checkpoint(args)
+    path, config = drawing.vgg16_checkpoint(args)
     return vgg16.read_weights(path, config), config
 
 

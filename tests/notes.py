@@ -1,0 +1,50 @@
+"""What the tests of the notes share: a note's text and its listings, and the tables made for it."""
+
+import re
+
+import programs
+import threadpoolctl
+
+# Of NumPy's small products, two cores compute none faster than one: they wait for each other.
+threadpoolctl.threadpool_limits(1, "blas")
+NOTES = programs.ROOT / "docs" / "notes"
+
+
+def text(number):
+    """Return a note, with single spaces for all white space, so that lines may break anywhere."""
+    (path,) = NOTES.glob(f"{number:02}_*.md")
+    return " ".join(path.read_text().split())
+
+
+def listings(number):
+    """Return the Python listings of a note."""
+    (path,) = NOTES.glob(f"{number:02}_*.md")
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run_listings(number):
+    """Run the listings of a note one after the other, and return the names they have defined."""
+    names = {}
+    for listing in listings(number):
+        exec(listing, names)
+    return names
+
+
+def generated(name):
+    """Return what a script has written for a note to include, without the line that names it."""
+    return (NOTES / "_generated" / f"{name}.md").read_text().partition("-->")[2].strip()
+
+
+def rows(table):
+    """Return the cells of a Markdown table, without its header."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def numbers(name):
+    """Return the first number in each cell of a generated table, by the text of its first cell."""
+    found = r"\d[\d,]*\.?\d*"
+    return {
+        first: [float(re.search(found, cell)[0].replace(",", "")) for cell in rest]
+        for first, *rest in rows(generated(name))
+    }
