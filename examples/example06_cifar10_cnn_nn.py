@@ -1,9 +1,9 @@
 """Example 06: a convolutional network for CIFAR-10, written with tf.nn.
 
 You will learn what a convolutional network (CNN) is made of when no layer class hides
-it: convolution, batch normalisation, pooling, cross-entropy, stochastic gradient descent
-with momentum and weight decay, a learning-rate schedule, augmentation; and how a
-training can be stopped at any moment and continued.
+it: convolution, batch normalisation, pooling, stochastic gradient descent with momentum
+and weight decay, a learning-rate schedule, augmentation; and how a training can be
+stopped at any moment and continued.
 
     python examples/example06_cifar10_cnn_nn.py                # downloads 170 MB once
     python examples/example06_cifar10_cnn_nn.py --data sample  # offline, on drawings
@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from datasets import cifar10
 from examples.helpers.run import Run
-from models.training import accuracy, count_parameters, mean_loss, one_cycle
+from models.training import accuracy, count_parameters, mean_loss, one_cycle, predict
 
 NAME = Path(__file__).stem
 EPOCHS = 8
@@ -53,9 +53,9 @@ EPSILON = 1e-3  # keeps batch normalisation from dividing by zero
 # above, are made on them. The test images are used once, at the end.
 #
 # A cat that is mirrored, or sits two pixels further down, is still a cat. Showing every
-# image flipped and shifted at random, anew in each epoch, is *augmentation*: the network
-# cannot learn by heart what it never sees twice. What comes in at the border is the
-# image's own reflection.
+# image flipped and shifted at random, anew in each epoch, is *augmentation*: the
+# network cannot learn by heart what it never sees twice. What comes in at the border is
+# the image's own reflection.
 
 
 def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -102,10 +102,8 @@ class BatchNormalisation(tf.Module):
         mean, variance = self.moving_mean, self.moving_variance
         if training:
             mean, variance = tf.nn.moments(tf.cast(x, tf.float32), axes=[0, 1, 2])
-            for average, value in (
-                (self.moving_mean, mean),
-                (self.moving_variance, variance),
-            ):
+            pairs = (self.moving_mean, mean), (self.moving_variance, variance)
+            for average, value in pairs:
                 average.assign(KEEP * average + (1 - KEEP) * value)
         factor = self.scale * tf.math.rsqrt(variance + EPSILON)
         shift = self.offset - mean * factor
@@ -114,8 +112,8 @@ class BatchNormalisation(tf.Module):
 
 # %% Model
 # Three stages of two 3 x 3 convolutions. After the first convolution of a stage, max
-# pooling halves height and width; after every convolution come batch normalisation and a
-# ReLU. The mean of each channel over the image goes into one dense layer.
+# pooling halves height and width; after every convolution come batch normalisation and
+# a ReLU. The mean of each channel over the image goes into one dense layer.
 #
 #   3 x 3, 32, max pooling     16 x 16 x  32        864 weights
 #   3 x 3, 32                  16 x 16 x  32      9,216
@@ -125,10 +123,10 @@ class BatchNormalisation(tf.Module):
 #   3 x 3, 128                  4 x  4 x 128    147,456
 #   mean, dense                           10      1,290
 #
-# Weights are float32. Convolutions are computed in `dtype`: bfloat16, which has the range
-# of float32 but only two to three decimal digits, where the processor multiplies it
-# natively. That is twice as fast there, and the noise in the digits that are missing is
-# far smaller than that of the gradient of a batch.
+# Weights are float32. Convolutions are computed in `dtype`: bfloat16, which has the
+# range of float32 but only two to three decimal digits, where the processor multiplies
+# it natively. That is twice as fast there, and what is rounded away is far smaller than
+# the noise of a batch's gradient.
 
 
 class Network(tf.Module):
@@ -154,10 +152,8 @@ class Network(tf.Module):
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """Compute float32 logits (N, 10) from uint8 images (N, 32, 32, 3)."""
         x = (tf.cast(images, self.dtype) - 120) / 64  # about -2 to 2
-        for layer, (kernel, norm) in enumerate(
-            zip(self.kernels, self.norms, strict=True)
-        ):
-            kernel = tf.cast(kernel, self.dtype)
+        for layer, norm in enumerate(self.norms):
+            kernel = tf.cast(self.kernels[layer], self.dtype)
             x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
             if layer % 2 == 0:  # pooled first: a quarter is left to normalise
                 x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
@@ -172,9 +168,10 @@ class Network(tf.Module):
 
 
 # %% Training step
-# Stochastic gradient descent goes along a velocity $v$, a fading sum of gradients $g$, in
-# which the noise of single batches cancels out; Nesterov's looks one velocity ahead (I.
-# Sutskever et al., ICML 2013, section 2). Weight decay draws the weights $w$ to zero:
+# The loss is the cross-entropy of example 03. Stochastic gradient descent goes along a
+# velocity $v$, a fading sum of gradients $g$, in which the noise of single batches
+# cancels out; Nesterov's looks one velocity ahead (I. Sutskever et al., ICML 2013,
+# section 2). Weight decay draws the weights $w$ to zero:
 #
 # $$g \leftarrow g + \lambda w,\qquad v \leftarrow \mu v + g,\qquad
 #   w \leftarrow w - \eta\,(g + \mu v)$$
@@ -214,14 +211,7 @@ def make_train_step(network: Network, optimizer: SGD):
 
 # %% Evaluation
 # A cat in the mirror is a cat: the mean of the logits of an image and of its mirror
-# image is more certain than either. Both accuracies are reported, that from two views
-# and that from a single look.
-
-
-def predict(network: Network, images: np.ndarray, batch_size: int = 1000) -> np.ndarray:
-    """Return logits (N, 10) for images (N, 32, 32, 3); none is left out."""
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([network.infer(images[i : i + batch_size]) for i in starts])
+# image is more certain than either. The accuracy from a single look is reported, too.
 
 
 def plot_kernels(network: Network, path: Path) -> Path:
@@ -253,13 +243,10 @@ def train(run: Run, network, optimizer, data: cifar10.Dataset, count, args) -> N
                 args.learning_rate * one_cycle(run.done, WARM_UP), tf.float32
             )
             run.record(train_step(images, data.train_labels[batch], rate))
-        logits = predict(network, data.validation_images)
-        run.validate(
-            {
-                "validation_loss": mean_loss(logits, data.validation_labels),
-                "validation_accuracy": accuracy(logits, data.validation_labels),
-            }
-        )
+        logits = predict(network.infer, data.validation_images)
+        loss = mean_loss(logits, data.validation_labels)
+        share = accuracy(logits, data.validation_labels)
+        run.validate({"validation_loss": loss, "validation_accuracy": share})
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -281,8 +268,8 @@ def main(argv: list[str] | None = None) -> dict:
     run = Run(folder, settings, __file__, args.epochs, steps, args.restart, **trained)
     train(run, network, optimizer, data, count, args)
 
-    one_view = predict(network, data.test_images)
-    logits = (one_view + predict(network, data.test_images[:, :, ::-1])) / 2
+    one_view = predict(network.infer, data.test_images)
+    logits = (one_view + predict(network.infer, data.test_images[:, :, ::-1])) / 2
     probabilities = tf.nn.softmax(logits).numpy()
     history = run.columns()
     seconds = sum(history["seconds"])

@@ -1,8 +1,11 @@
-"""What every training loop needs: the loss, the accuracy, a learning-rate schedule, a count.
+"""What every training loop needs: loss, accuracy, a learning-rate schedule, predictions, a count.
 
 Example 03 writes the first three out and explains them; the examples after it take them from here.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
 
@@ -24,6 +27,17 @@ def one_cycle(done: float, warm_up: float) -> float:
     Smith, N. Topin 2017, https://arxiv.org/abs/1708.07120).
     """
     return min(done / warm_up, (1 - done) / (1 - warm_up))
+
+
+def predict(
+    infer: Callable[[np.ndarray], tf.Tensor], images: np.ndarray, batch_size: int = 1000
+) -> np.ndarray:
+    """Return what a network's function makes of images (N, ...): logits (N, C); none is left out.
+
+    The last batch is as long as it comes out.
+    """
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([infer(images[start : start + batch_size]) for start in starts])
 
 
 def count_parameters(network: tf.Module) -> int:
