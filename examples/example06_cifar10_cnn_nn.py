@@ -59,10 +59,7 @@ EPSILON = 1e-3  # keeps batch normalisation from dividing by zero
 
 
 def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Flip half of the images, and move each by up to SHIFT pixels.
-
-    uint8 (N, 32, 32, 3) in, the same out.
-    """
+    """Flip half of the images, uint8 (N, 32, 32, 3), and move each by up to SHIFT."""
     count, size = images.shape[:2]
     border = (SHIFT, SHIFT)
     padded = np.pad(images, ((0, 0), border, border, (0, 0)), mode="reflect")
@@ -139,8 +136,7 @@ class Network(tf.Module):
         self.kernels, self.norms = [], []
         inputs = 3
         for outputs in np.repeat(channels, 2):
-            # He's start: the signal stays as strong behind a ReLU as before it (K. He
-            # et al. 2015, https://arxiv.org/abs/1502.01852).
+            # As strong a signal behind the ReLU as before it (arXiv 1502.01852)
             deviation = np.sqrt(2 / (9 * inputs))
             kernel = rng.normal(0, deviation, (3, 3, inputs, outputs))
             self.kernels.append(tf.Variable(kernel, dtype=tf.float32))
@@ -254,7 +250,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     args = parser.parse_args(argv)
     dtype = device.start(args.precision)
-    folder, title = args.models_dir / NAME, "Example 06"
+    folder = args.models_dir / NAME
     data = cifar10.load(args.data, args.data_dir, VALIDATION_SHARE)
     count = len(data.train_images[: args.train_images])
     print(data.summary(count))
@@ -283,7 +279,7 @@ def main(argv: list[str] | None = None) -> dict:
         "history": history,
     }
     answers = data.test_labels, probabilities, data.class_names
-    pictures = report.plot_results(folder, title, history, data.test_images, *answers)
+    pictures = report.plot_results(folder, NAME, history, data.test_images, *answers)
     pictures.append(plot_kernels(network, folder / "first_kernels.png"))
     files = [*pictures, run.folder]
     return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
