@@ -3,6 +3,7 @@
 import re
 
 import programs
+import tensorflow as tf
 import threadpoolctl
 
 # Of NumPy's small products, two cores compute none faster than one: they wait for each other.
@@ -48,3 +49,11 @@ def numbers(name):
         first: [float(re.search(found, cell)[0].replace(",", "")) for cell in rest]
         for first, *rest in rows(generated(name))
     }
+
+
+def multiply_adds(graph):
+    """Count the products in convolutions and dense layers, by TensorFlow's profiler."""
+    options = tf.compat.v1.profiler.ProfileOptionBuilder
+    options = options(options.float_operation()).with_empty_output()
+    options = options.with_node_names(show_name_regexes=[".*Conv2D.*", ".*MatMul.*"]).build()
+    return tf.compat.v1.profiler.profile(graph, cmd="scope", options=options).total_float_ops // 2

@@ -22,9 +22,6 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-# --- What a convolution is ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_the_listing_and_example_12_compute_what_tensorflow_computes(stride):
     image, kernel = normal(9, 8, 3), normal(4, 3, 3, 5, seed=1)
@@ -69,9 +66,6 @@ def test_kernels_do_what_their_names_say():
     assert blurred.std() < image.std() < sharper.std()
 
 
-# --- Sizes, padding, work -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 6])
 def test_sizes_and_zeros(kernel):
     weights = normal(kernel, kernel, 1, 1)
@@ -91,21 +85,6 @@ def test_sizes_and_zeros(kernel):
         same = tf.nn.conv2d(image, weights, stride, "SAME")
         by_hand = tf.nn.conv2d(image, weights, stride, [[0, 0], ends, ends, [0, 0]])
         np.testing.assert_allclose(same, by_hand, **CLOSE)
-    for dilation in (2, 3):  # covers more without more weights
-        image, covered = tf.zeros([1, 20, 20, 1]), dilation * (kernel - 1) + 1
-        output = tf.nn.conv2d(image, weights, 1, "VALID", dilations=dilation)
-        assert output.shape[1] == figures.output_size(20, covered)
-
-
-def test_example05_never_looks_at_the_last_row_and_column():
-    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
-    network = example05.Network(tf.float32, seed=0)
-    logits = network(images).numpy()
-    for place, matters in ((27, False), (26, True)):
-        for line in (np.s_[:, place], np.s_[:, :, place]):
-            changed = images.copy()
-            changed[line] = 255 - changed[line]
-            assert np.array_equal(network(changed), logits) == (not matters)
 
 
 def test_costs_are_keras_counts():
@@ -125,21 +104,6 @@ def test_costs_are_keras_counts():
     assert published["vgg_16/fc6/weights"] == (7, 7, 512, 4096)  # a kernel as large as its input
 
 
-# --- Moving the image -----------------------------------------------------------------------------
-
-
-def test_table_of_moves_shows_what_the_note_says():
-    still, by_one, by_two = (np.roll(figures.SIGNAL, move) for move in range(3))
-    slide, weights = figures.slide, figures.WEIGHTS
-    assert slide(by_one, weights).tolist() == np.roll(slide(still, weights), 1).tolist()
-    strided = [slide(row, weights, 2) for row in (still, by_one, by_two)]
-    assert strided[2].tolist() == np.roll(strided[0], 1).tolist()
-    assert sorted(strided[1]) != sorted(strided[0]) and strided[1].max() != strided[0].max()
-    signal, kernel = (np.float32(row).reshape(1, -1, 1) for row in (still, weights))
-    expected = tf.nn.conv1d(signal, kernel.transpose(1, 0, 2), 2, "VALID")
-    assert strided[0].tolist() == expected[0, :, 0].numpy().tolist()
-
-
 @pytest.mark.slow
 def test_what_is_at_the_end_decides_what_a_move_does():
     for seed in (0, 1):
@@ -151,9 +115,6 @@ def test_what_is_at_the_end_decides_what_a_move_does():
         assert (flat[ends] < 0.3).all()
         assert (pooled[ends] > pooled[middle] - 0.03).all()  # four pixels are one step
         assert (pooled > pooled[middle] - 0.1).all()  # a little worse between, at most
-
-
-# --- Receptive fields -----------------------------------------------------------------------------
 
 
 def test_formula_is_what_gradients_show():

@@ -6,9 +6,6 @@ import programs
 import pytest
 import tensorflow as tf
 
-from examples import example03_mnist_mlp as example03
-from examples import example05_mnist_cnn_nn as example05
-
 figures = programs.figures("crossentropy")
 
 
@@ -39,44 +36,6 @@ def test_losses_and_gradients(some):
     ):
         np.testing.assert_allclose(loss(logits, y), value)
         np.testing.assert_allclose(figures.gradient(loss, logits, y), gradient, atol=1e-12)
-
-
-def test_losses_of_examples(some):
-    network = example03.Network((16,), tf.float32, seed=0)  # its output layer starts at zero
-    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
-    assert float(example03.mean_loss(network(images), tf.range(5))) == pytest.approx(np.log(10))
-    logits, labels = np.float32(some[0][:8]), np.arange(8)
-    targets = figures.smooth(np.eye(10, dtype=np.float32)[labels], example05.LABEL_SMOOTHING)
-    expected = np.mean(figures.cross_entropy(logits, targets))
-    assert float(example05.mean_loss(logits, labels)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_both_losses_are_smallest_for_the_true_probabilities(some):
-    logits, p, _ = some
-    for loss in (figures.cross_entropy, figures.squared_error):
-
-        def expected(z, loss=loss):
-            losses = loss(np.repeat(z[None], 10, axis=0), np.eye(10))  # for each possible label
-            return float(np.sum(p[0] * losses.numpy()))
-
-        others = [*logits[1:], *(logits[0] + 0.1 * np.eye(10))]
-        assert expected(logits[0]) < min(map(expected, others))
-
-
-def test_overflow():
-    y = np.float32([[1, 0]])
-    for gap in figures.GAPS:
-        logits = np.float32([[0, gap]])
-        values = {n: float(way(logits, y)[0]) for n, way in figures.WAYS.items()}
-        slopes = {n: figures.gradient(w, logits, y)[0, 0] for n, w in figures.WAYS.items()}
-        assert values["from logits"] == pytest.approx(np.logaddexp(0, gap))
-        assert slopes["from logits"] == pytest.approx(-1, abs=0.01)
-        assert values["Keras, probabilities"] < 16.2
-        if gap >= 20:
-            assert slopes["Keras, probabilities"] == 0
-        if gap >= 100:
-            for name in ("exp, sum, log", "`tf.nn.softmax`, log"):
-                assert values[name] == np.inf and np.isnan(slopes[name])
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.2])

@@ -21,9 +21,6 @@ def sample(sample_dir):
     return mnist.load("sample", sample_dir)
 
 
-# --- Polynomials ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("count", [4, 6, 11, 30])
 def test_the_expected_errors_are_means_over_draws(count):
     rng = np.random.default_rng(0)
@@ -55,9 +52,6 @@ def test_bias_falls_variance_rises_and_then_comes_double_descent():
     assert (min(test, key=test.get), max(test, key=test.get)) == (6, 12)  # 6: degree 5
     assert test[6] < test[200] < test[12] / 10  # it falls again, here not below the minimum
     assert errors[12]["training"] == pytest.approx(0, abs=1e-9)
-
-
-# --- The networks ---------------------------------------------------------------------------------
 
 
 def test_networks_side_by_side_do_not_know_each_other(sample):
@@ -117,9 +111,6 @@ def test_early_stopping_keeps_the_best_moment_of_each_network(sample):
         np.testing.assert_allclose(factor * now[criterion], best, rtol=1e-4)
 
 
-# --- Remedies -------------------------------------------------------------------------------------
-
-
 def test_moved_images_are_moved_by_up_to_so_much(sample):
     images = sample.train_images[:300]
     result = fitting.moved(tf.constant(images), 2, tf.constant(5)).numpy()
@@ -166,13 +157,6 @@ def test_batch_normalisation_is_that_of_keras():
     np.testing.assert_allclose(networks.normalise(5 * x, 0, True), whole, atol=2e-3)
 
 
-def test_of_a_single_image_nothing_is_left():
-    networks = fitting.Networks(fitting.Setting(batch_norm=True), seeds=[0])
-    images = np.random.default_rng(0).integers(0, 256, (2, 1, 1, 28, 28, 1), np.uint8)
-    first, second = (networks(image, training=True) for image in images)
-    np.testing.assert_allclose(first, second, atol=1e-6)
-
-
 def test_weights_of_pixels_that_are_always_paper(sample):
     """Only the penalties change them: L2 shrinks them by a share, L1 by an amount, down to 0."""
     steps, seeds = 100, [0]
@@ -188,9 +172,6 @@ def test_weights_of_pixels_that_are_always_paper(sample):
     ):
         networks = fitting.trained(sample, fitting.Setting(**options), steps, seeds)
         np.testing.assert_allclose(networks.kernels[0][0, 0], expected, rtol=1e-4, atol=1e-6)
-
-
-# --- What was measured ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

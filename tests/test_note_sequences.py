@@ -14,9 +14,6 @@ def data():
     return sequences.digits()
 
 
-# --- Recurrent networks ---------------------------------------------------------------------------
-
-
 def keras_weights(layer, inputs, seed=0):
     """Build a layer with random weights, the biases too, and return them."""
     layer.build([None, None, inputs])
@@ -46,27 +43,6 @@ def test_lstms_start_as_those_of_keras():
     assert ours[2][0, 0].tolist() == [0] * 3 + [1] * 3 + [0] * 6
     np.testing.assert_allclose(ours[1][0] @ ours[1][0].T, np.eye(3), atol=1e-12)
     assert 0.9 < np.abs(ours[0]).max() / np.sqrt(6 / (2 + 12)) < 1
-
-
-def test_back_propagation_through_time_as_the_note_writes_it():
-    rng = np.random.default_rng(3)
-    x, direction = rng.normal(size=(6, 2, 3)), rng.normal(size=(2, 4))
-    weights = [tf.constant(rng.normal(0, 0.6, shape)) for shape in ((3, 4), (4, 4), (4,))]
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        h = sequences.outputs(sequences.rnn_step, tf.constant(x), weights)
-        loss = tf.reduce_sum(h[-1] * direction)
-    expected = tape.gradient(loss, weights[1])
-
-    h = [np.zeros((2, 4)), *(state.numpy() for state in h)]
-    delta, gradient = direction * (1 - h[-1] ** 2), 0
-    for t in range(6, 0, -1):
-        gradient += h[t - 1].T @ delta
-        delta = (delta @ weights[1].numpy().T) * (1 - h[t - 1] ** 2)
-    np.testing.assert_allclose(gradient, expected, atol=1e-12)
-
-
-# --- Gradients through time -----------------------------------------------------------------------
 
 
 def test_a_gradient_may_explode_below_a_spectral_radius_of_one():
@@ -101,23 +77,6 @@ def test_how_fast_the_gradients_of_an_lstm_vanish_depends_on_the_bias_of_its_for
     assert norms[-1] > 1.5 > norms[10]
 
 
-def test_the_direct_path_of_the_cell_state_is_the_product_of_the_forget_gates_and_not_all():
-    rng = np.random.default_rng(5)
-    x = tf.constant(rng.normal(size=(6, 1, 3)))
-    kernel, bias = rng.normal(size=(3, 8)), rng.normal(size=8)
-    for recurrent, direct in ((np.zeros((2, 8)), True), (rng.normal(size=(2, 8)), False)):
-        first, gates = tf.constant(rng.normal(size=(1, 2))), 1.0
-        with tf.GradientTape() as tape:
-            tape.watch(first)
-            state = (tf.zeros([1, 2], tf.float64), first)
-            for step in tf.unstack(x):
-                sums = step @ kernel + state[0] @ recurrent + bias
-                gates = gates * tf.sigmoid(sums[:, 2:4])
-                state = sequences.lstm_step(step, state, (kernel, recurrent, bias))
-        jacobian = tape.jacobian(state[1], first)[0, :, 0]  # (2, 2)
-        assert np.allclose(jacobian, np.diag(np.asarray(gates)[0]), atol=1e-12) == direct
-
-
 @pytest.mark.slow
 def test_what_is_remembered_depends_on_the_start():
     at_20, at_40 = (sequences.memory_accuracies(delay) for delay in (20, 40))
@@ -126,9 +85,6 @@ def test_what_is_remembered_depends_on_the_start():
     assert max(*at_20["LSTM, bias 0"], *at_40["LSTM, bias 0"]) < 0.4
     assert np.mean(at_20["LSTM, bias 1"]) > 0.8 > 0.4 > max(at_40["LSTM, bias 1"])
     assert np.mean(at_20["plain, radius 0.8"]) > 0.8 > 0.6 > np.mean(at_40["plain, radius 0.8"])
-
-
-# --- Autoencoders ---------------------------------------------------------------------------------
 
 
 def test_table_of_codes(data):
@@ -157,9 +113,3 @@ def test_table_of_denoising(data):
     assert pca[1] > 1.5 * pca[0]
     assert min(pca[2], network[2]) > 3 * noisy[2]
     np.testing.assert_allclose([gaussian, median], [gaussian[:1] * 3, median[:1] * 3], rtol=0.02)
-
-
-def test_the_decoder_is_larger_than_all_the_images_it_could_compress(data):
-    network = sequences.Autoencoder(32)
-    network(sequences.as_rows(data.test_images[:1]))
-    assert 4 * network.decoder.count_params() > 4 * data.test_images.nbytes

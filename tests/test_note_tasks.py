@@ -30,9 +30,6 @@ def random_classes(*shape):
     return np.random.default_rng(0).integers(4, size=(2, *shape))
 
 
-# --- Classification -------------------------------------------------------------------------------
-
-
 def test_top_k_error_and_confusion_matrix():
     labels, predictions = random_classes(300)
     scores = np.random.default_rng(1).normal(size=(300, 4))
@@ -82,9 +79,6 @@ def test_what_the_page_says_about_rare_classes():
     assert (never[ap], never_rare[ap]) == (0.5, round(40 / 2040, 2))
 
 
-# --- Boxes and masks ------------------------------------------------------------------------------
-
-
 def test_iou_of_boxes_by_hand_and_as_that_of_their_masks():
     found = figures.box_iou(
         np.array([[0, 0, 10, 10]], float),
@@ -132,14 +126,6 @@ def test_panoptic_quality():
     assert figures.panoptic_quality([*segments], [*found]) == pytest.approx(expected)
 
 
-def test_what_the_page_says_about_a_moved_mask():
-    table = notes.rows(notes.generated("tasks_masks"))
-    right, iou, dice, _ = np.array([row[1:] for row in table], float).T
-    assert right[-1] > 0.95  # though nothing is found
-    assert iou[-1] == dice[-1] == 0
-    assert (np.diff(iou) < 0).all() and (dice >= iou).all()
-
-
 def test_the_scene_is_what_its_caption_says(scene):
     assert scene.kinds.count("butterfly") == 2
     assert all(mask.sum() > 200 for mask in scene.masks)
@@ -147,9 +133,6 @@ def test_the_scene_is_what_its_caption_says(scene):
     classes = figures.semantic(scene)
     butterflies = np.logical_or(*scene.masks[-2:])
     assert np.array_equal(classes == list(figures.COLOURS).index("butterfly"), butterflies)
-
-
-# --- Non-maximum suppression ----------------------------------------------------------------------
 
 
 def test_suppression_against_tensorflow(scene):
@@ -161,9 +144,6 @@ def test_suppression_against_tensorflow(scene):
         kept.append(figures.non_maximum_suppression(boxes, scores, threshold))
         assert kept[-1] == list(expected.numpy())
     assert kept[-2:] == [[0, 3], [0]]  # as in the picture
-
-
-# --- Average precision ----------------------------------------------------------------------------
 
 
 def test_the_worked_example_by_hand(example):
@@ -198,23 +178,6 @@ def test_voc_and_coco_match_differently():
     scores = np.array([0.9, 0.8])
     assert figures.matches(found, scores, truth, 0.5, voc=True).tolist() == [True, False]
     assert figures.matches(found, scores, truth, 0.5).tolist() == [True, True]
-
-
-def test_ap_depends_on_the_order_alone(example):
-    squared = example._replace(scores=example.scores**2)
-    assert figures.ap_definitions(squared) == figures.ap_definitions(example)
-    reverse = example._replace(scores=example.scores[::-1])
-    assert figures.ap_definitions(reverse) != figures.ap_definitions(example)
-
-
-def test_interpolated_precision_at_a_recall():
-    precision, recall = np.array([1, 0.5, 2 / 3]), np.array([0.5, 0.5, 1])
-    found = figures.at_recalls(precision, recall, np.array([0, 0.5, 0.51, 1]))
-    np.testing.assert_allclose(found, [1, 1, 2 / 3, 2 / 3])
-    assert figures.at_recalls(precision, recall / 2, np.array([0.9])) == [0]
-
-
-# --- Retrieval ------------------------------------------------------------------------------------
 
 
 def test_recall_at_k_by_hand():

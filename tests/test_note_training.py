@@ -13,8 +13,6 @@ from examples import example03_mnist_mlp, example06_cifar10_cnn_nn
 
 training = programs.figures("training")
 
-# --- Back-propagation -----------------------------------------------------------------------------
-
 
 def test_the_derivatives_by_hand_are_those_of_the_tape_and_of_central_differences():
     example = training.EXAMPLE
@@ -54,17 +52,6 @@ def test_the_gradient_of_a_batch_is_that_of_tensorflow():
         np.testing.assert_allclose(formula, gradient, rtol=1e-9, atol=1e-12)
 
 
-def multiply_adds(graph) -> int:
-    """Count the multiplications in all matrix products of a graph."""
-    total = 0
-    for operation in graph.get_operations():
-        if operation.type == "MatMul":
-            rows, columns = operation.outputs[0].shape
-            axis = 0 if operation.get_attr("transpose_a") else 1
-            total += rows * columns * operation.inputs[0].shape[axis]
-    return total
-
-
 def test_a_gradient_of_example_03_costs_as_much_as_the_note_says():
     network = example03_mnist_mlp.Network(example03_mnist_mlp.HIDDEN, tf.float32, seed=0)
     specs = tf.TensorSpec([8, 28, 28, 1], tf.uint8), tf.TensorSpec([8], tf.int32)
@@ -78,7 +65,7 @@ def test_a_gradient_of_example_03_costs_as_much_as_the_note_says():
         return tape.gradient(loss, network.trainable_variables)
 
     once, both = (
-        multiply_adds(tf.function(f).get_concrete_function(*specs).graph)
+        notes.multiply_adds(tf.function(f).get_concrete_function(*specs).graph)
         for f in (forward, gradient)
     )
     assert once == 8 * (784 * 512 + 512 * 512 + 512 * 10)
@@ -104,9 +91,6 @@ def test_central_differences_are_best_in_between():
     made, written = powers(training.check_table()), powers(notes.generated("training_check"))
     assert made[:, 0].tolist() == written[:, 0].tolist()
     np.testing.assert_allclose(made, written, atol=1)  # rounding differs by machine
-
-
-# --- Surfaces and descents ------------------------------------------------------------------------
 
 
 def test_swapping_units_changes_nothing_but_halfway_it_is_worse():
@@ -146,9 +130,6 @@ def test_momentum_is_as_fast_as_theory_says():
     assert factors["heavy ball"] < factors["Nesterov"] < factors["gradient descent"]
 
 
-# --- Update rules ---------------------------------------------------------------------------------
-
-
 def steps_of_keras(rates, momentum, nesterov) -> np.ndarray:
     """Descend the valley with Keras' SGD, one step for each rate."""
     optimizer = tf.keras.optimizers.SGD(rates[0], momentum, nesterov)
@@ -175,25 +156,11 @@ def test_both_conventions_of_momentum_agree_while_the_rate_is_constant(nesterov)
     assert np.linalg.norm(falling - place) > 0.1
 
 
-def test_nesterov_stores_the_place_that_is_looked_ahead_to():
-    matrix, rate, momentum = training.valley(), 0.02, 0.8
-    place, velocity = training.valley_start(), np.zeros(2)
-    ahead = [place]
-    for _ in range(10):
-        velocity = momentum * velocity - rate * matrix @ (place + momentum * velocity)
-        place = place + velocity
-        ahead.append(place + momentum * velocity)
-    np.testing.assert_allclose(ahead, training.descend(rate, momentum, 10, True), rtol=1e-12)
-
-
 def test_without_its_correction_adam_begins_with_steps_that_are_too_long():
     lengths = training.adam_step(5000, corrected=False)
     assert 6 < lengths.max() < 7
     assert lengths[0] == pytest.approx(10**0.5)
     np.testing.assert_allclose(training.adam_step(5000, corrected=True), 1)
-
-
-# --- Batches --------------------------------------------------------------------------------------
 
 
 def test_the_mean_gradient_of_all_batches_is_the_whole_and_the_variance_falls():
@@ -231,9 +198,6 @@ def test_smaller_batches_get_further_by_images_and_larger_ones_by_steps(monkeypa
     assert at_the_end == pytest.approx(whole[1][-1], rel=0.15)  # equals
 
 
-# --- Schedules ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.08])
 def test_a_constant_rate_settles_where_the_note_says(rate):
     settled = training.expected_losses(np.full(3000, rate))[-1]
@@ -248,17 +212,6 @@ def test_all_schedules_that_fall_end_below_all_that_do_not():
     falling = [loss for name, loss in last.items() if not name.startswith("constant")]
     assert max(falling) * 10 < min(constant)
     assert max(falling) < 2 * min(falling)
-
-
-def test_the_expected_loss_is_the_mean_of_many_noisy_descents():
-    rates = training.PEAK * training.schedules()["one cycle"][:60]
-    rng, curvatures = np.random.default_rng(0), np.array([training.SMALLEST, training.LARGEST])
-    places = np.tile(training.START, (10_000, 1))
-    for rate in rates:
-        noise = rng.normal(0, training.NOISE**0.5, places.shape)
-        places = places - rate * (curvatures * places + noise)
-    mean = np.mean(0.5 * places**2 @ curvatures)
-    assert mean == pytest.approx(training.expected_losses(rates)[-1], rel=0.04)
 
 
 def test_one_cycle_is_that_of_the_examples():

@@ -27,9 +27,6 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
 
 
-# --- What was measured ----------------------------------------------------------------------------
-
-
 def test_transfer_wins_with_few_images_and_loses_with_many():
     table = notes.numbers("transfer_sizes")
     transfer, scratch, untrained = np.array(list(table.values())).T
@@ -74,9 +71,6 @@ def test_all_is_measured_again(tmp_path, monkeypatch):
         assert np.allclose(list(found.values()), list(expected.values()), atol=4), name
 
 
-# --- Features, cache, preparation -----------------------------------------------------------------
-
-
 def test_layer_outputs_are_those_of_the_network(small_network, images):
     found = figures.layer_outputs(small_network, images)
     prepared = vgg16.preprocess(images, SMALL.image_size)
@@ -107,23 +101,17 @@ def test_axes_along_the_training_features_change_no_answer():
     assert figures.linear_accuracy(train, test) == expected
 
 
-def test_sizes_in_the_cache(small_network, images):
-    """What the table counts is what example 11 stores: float16, two views."""
+def test_what_example_11_stores_is_what_the_table_of_the_cache_counts(small_network, images):
+    """float16, so many bytes an image and for both views: as the real VGG16, a smaller one."""
     table, config = notes.rows(notes.generated("transfer_cache")), vgg16.Config()
-    sizes = {layer: [int(x.replace(",", "")) for x in row[:2]] for layer, _, *row in table}
-    side = config.image_size // 16
-    for layer, shape, count in (
-        ("pool4", (64 // 16, 64 // 16, 8 * SMALL.width), side**2 * 8 * config.width),
-        ("fc7", (SMALL.dense,), config.dense),
-    ):
+    for layer, values in (("pool4", (config.image_size // 16) ** 2 * 512), ("fc7", config.dense)):
         stored = example11.fixed_part(small_network, images, layer)
+        shape = (4, 4, 8 * SMALL.width) if layer == "pool4" else (SMALL.dense,)
         assert (stored.dtype, tuple(stored.shape[1:])) == (tf.float16, shape)
-        assert sizes[layer] == [2 * count, 4 * count]
-    work = {
-        row[0]: float(row[-1].split()[0])
-        for row in notes.rows(notes.generated("transfer_cache"))[1:]
-    }
-    assert work["pool4"] > 90  # blocks 1 to 4 are nine tenths of the work
+        (row,) = (row for row in table if row[0] == layer)
+        assert row[2:4] == [f"{2 * values:,}", f"{4 * values:,}"]
+    (pool4,) = (row for row in table if row[0] == "pool4")
+    assert float(pool4[-1].split()[0]) > 90  # blocks 1 to 4 are nine tenths of the work
 
 
 def test_an_epoch_on_stored_features_is_a_small_part_of_one_through_the_network():

@@ -48,7 +48,7 @@ def test_activation_functions_and_their_derivatives(name):
     np.testing.assert_allclose(gradient(function, X)[0], slope, atol=1e-7)
 
 
-# --- Formulas: what was found, and what the note says it is -----------------------------------------
+# --- Formulas: what was found, and what the note says it is ---------------------------------------
 
 
 def same(found, expected):
