@@ -136,7 +136,7 @@ class Network(tf.Module):
         self.head = tf.Variable(head, dtype=tf.float32)
 
     @tf.function
-    def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Compute float32 logits (N, 10) from uint8 images (N, size, size, 3)."""
         x = tf.cast(images, self.dtype) - tf.cast(self.mean, self.dtype)  # exact
         x = tf.nn.conv2d(x, tf.cast(self.whitening, self.dtype), 1, "SAME")
@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> dict:
         "history": history,
     }
     answers = data.test_images, labels, probabilities, data.class_names
-    files = [*report.plot_results(folder, "Example 14", history, *answers), run.folder]
+    files = [*report.plot_results(folder, NAME, history, *answers), run.folder]
     return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
 
 

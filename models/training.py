@@ -51,9 +51,3 @@ def predict(
 def count_parameters(network: tf.Module) -> int:
     """Count the trainable numbers of a network or a Keras model."""
     return sum(int(tf.size(variable)) for variable in network.trainable_variables)
-
-
-def predict(network: Callable, images: np.ndarray, batch_size: int = 1000) -> np.ndarray:
-    """Return what a network makes of images (N, ...) outside of training; none is left out."""
-    batches = np.split(images, range(batch_size, len(images), batch_size))
-    return np.concatenate([network(batch, training=False) for batch in batches])
