@@ -9,8 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 
-def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Return the cross-entropy of logits (N, C) and labels int32 (N,), averaged over the batch."""
+def mean_loss(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0) -> tf.Tensor:
+    """Return the cross-entropy of logits (N, C) and labels int32 (N,), averaged over the batch.
+
+    With label smoothing, the share `smoothing` of each label belongs to all classes alike; example
+    05 explains why.
+    """
+    if smoothing:
+        classes = logits.shape[-1]
+        targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
 

@@ -84,7 +84,12 @@ def stop_when(process, condition, number):
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=120)
+    check_stopped(process, number)
+
+
+def check_stopped(process, number):
+    """Check that an example that was sent a signal ends as it should."""
+    output, errors = process.communicate(timeout=300)
     assert "test accuracy" not in output
     assert "Traceback" not in errors
     if number == signal.SIGINT:
@@ -112,3 +117,50 @@ def final_state(models_dir):
     for row in history:
         row.pop("seconds")
     return {name: value.tobytes() for name, value in state.items()}, step, history, values
+
+
+# --- Broken at a chosen moment --------------------------------------------------------------------
+
+BREAK = """
+import importlib, os, pathlib, signal, sys, threading, time
+example, how, when, *sys.argv[1:] = sys.argv[1:]
+when = int(when)
+from examples.helpers import cli
+from examples.helpers.run import Run, tf
+
+def record(run, values, record=Run.record):
+    record(run, values)
+    if run.step + 1 == when and how in ("SIGINT", "SIGKILL"):
+        os.kill(os.getpid(), getattr(signal, how))
+
+def kill_when_there_is_a_file(folder):
+    while not list(folder.glob(f"ckpt-{when}*")):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save(manager, save=tf.train.CheckpointManager.save):
+    if how == "SIGKILL while saving" and int(manager.checkpoint.save_counter) == when - 1:
+        folder = pathlib.Path(manager.directory)
+        threading.Thread(target=kill_when_there_is_a_file, args=[folder]).start()
+        save(manager)
+        time.sleep(60)
+    return save(manager)
+
+Run.record, tf.train.CheckpointManager.save = record, save
+cli.run(importlib.import_module(example).main)
+"""
+
+
+def start_broken(example, how, when, *arguments, before=""):
+    """Start an example in a process that is stopped at a chosen moment.
+
+    Args:
+        example: its module.
+        how: "SIGINT" or "SIGKILL" in the step number `when`, or "SIGKILL while saving" for the
+            checkpoint number `when`.
+        when: the number, from 1.
+        arguments: of the example.
+        before: code that is run first, for instance to make the example smaller.
+    """
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n{BREAK}"
+    return start("-c", script, example.__name__, how, when, *arguments)
