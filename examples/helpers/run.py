@@ -202,7 +202,8 @@ class Run:
                 next(self.steps, None)
 
             def on_epoch_end(self, epoch: int, logs: dict) -> None:
-                values = {name.replace("val_", "validation_"): v for name, v in logs.items()}
+                names = sorted(logs, reverse=True)  # the loss first, as elsewhere
+                values = {name.replace("val_", "validation_"): logs[name] for name in names}
                 run.record({name: v for name, v in values.items() if "validation" not in name})
                 run.validate({name: v for name, v in values.items() if "validation" in name})
 
