@@ -76,6 +76,18 @@ def print_likeliest(probabilities: np.ndarray, names: Sequence[str]) -> None:
         print(f"{probabilities[index]:8.2%}  {names[index]}")
 
 
+def show_digit(image: np.ndarray, probabilities: np.ndarray, folder: Path) -> dict:
+    """Print which digits a picture may show, and draw what the network was given to see of it.
+
+    Returned are the likeliest `digit` and the `probabilities` of all ten, float (10,).
+    """
+    print_likeliest(probabilities, "0123456789")
+    digit = int(probabilities.argmax())
+    title = f"{probabilities[digit]:.0%} {digit}"
+    print("wrote", shown(plot_images(image[None], folder / "picture.png", title, columns=1)))
+    return {"digit": digit, "probabilities": probabilities.tolist()}
+
+
 def save_figure(figure: plt.Figure, path: Path) -> Path:
     """Write a matplotlib figure as PNG, close it, and return the path."""
     with writing(path):

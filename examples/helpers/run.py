@@ -48,6 +48,7 @@ class Run:
     Attributes:
         step: how many steps are done in all.
         history: a dictionary for each epoch that is done, its figures by name and its `seconds`.
+        stop_asked: whether Ctrl-C or SIGTERM has come; in the last step nothing is left to stop.
         folder: of the checkpoints. It is named by settings and code, so that other settings or
             other code never meet them.
     """
@@ -74,7 +75,7 @@ class Run:
         if steps < 1:
             raise UserError("the training images do not fill a batch: lower --batch-size")
         self.epochs, self.steps_per_epoch, self.step, self.history = epochs, steps, 0, []
-        self._values, self._seconds, self._stop_asked = [], 0.0, False
+        self._values, self._seconds, self.stop_asked = [], 0.0, False
         text = json.dumps(settings, sort_keys=True, default=str) + code_of(Path(script))
         self.folder = folder / "checkpoints" / hashlib.sha256(text.encode()).hexdigest()[:12]
         with writing(self.folder):  # better now than after the first epoch
@@ -125,7 +126,7 @@ class Run:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def ask_to_stop(*_: object) -> None:
-            self._stop_asked = True
+            self.stop_asked = True
             if before[signal.SIGINT] != signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -150,7 +151,7 @@ class Run:
                 yield step
                 self._seconds += time.perf_counter() - began
                 self.step += 1
-                if self._stop_asked and step + 1 < count:  # a whole epoch is saved by validate()
+                if self.stop_asked and step + 1 < count:  # a whole epoch is saved by validate()
                     self.save()
                     self._stop_if_asked()
 
@@ -176,7 +177,7 @@ class Run:
         self.save()
 
     def _stop_if_asked(self, unless_done: bool = True) -> None:
-        if self._stop_asked and unless_done:
+        if self.stop_asked and unless_done:
             where = f"saved after step {self.step} in {shown(self.folder)}"
             raise KeyboardInterrupt(f"{where}; the same command goes on from there")
 
@@ -195,12 +196,14 @@ class Run:
                 next(self.steps)
 
             def on_train_batch_end(self, batch: int, logs: dict) -> None:
-                if run._stop_asked:
-                    raise KeyboardInterrupt("the same command goes on after the last epoch")
+                if run.stop_asked and batch + 1 < run.steps_per_epoch:
+                    where = f"after epoch {len(run.history)}" if run.history else "from the start"
+                    raise KeyboardInterrupt(f"the same command goes on {where}")
                 next(self.steps, None)
 
             def on_epoch_end(self, epoch: int, logs: dict) -> None:
-                values = {name.replace("val_", "validation_"): v for name, v in logs.items()}
+                names = sorted(logs, reverse=True)  # the loss first, as elsewhere
+                values = {name.replace("val_", "validation_"): logs[name] for name in names}
                 run.record({name: v for name, v in values.items() if "validation" not in name})
                 run.validate({name: v for name, v in values.items() if "validation" in name})
 
