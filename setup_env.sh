@@ -88,7 +88,7 @@ make_whole() { # aside: whatever happens, $venv is the old environment or all of
   say "${venv##*/}: Python $(minor "$new/bin/python"), ${locks[*]##*/}"
   set -- pip sync --python "$new" --require-hashes --only-binary :all: "${locks[@]}"
   "$uv" "$@" --offline 2>/dev/null || run_uv "${locks[*]##*/} cannot be installed" "$@"
-  contents >"$new/setup_env.stamp"
+  contents 2>/dev/null >"$new/setup_env.stamp" || fail "disk full: $new"
   rm -rf "$venv" && mv "$new" "$venv"
 }
 

@@ -7,48 +7,33 @@ docs/requirements.lock, are installed once, into an environment of their own, .v
 on no network is needed. A warning is an error, so that no link leads nowhere.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-ENVIRONMENT = DOCS.parent / ".venv.docs"
-PYTHON = ENVIRONMENT / "bin" / "python"
-LOCK = DOCS / "requirements.lock"
-DONE = ENVIRONMENT / "installed"  # what was installed, written last
+SETUP = [DOCS.parent / "setup_env.sh", "--docs"]  # makes .venv.docs and runs a command there
 
 
-def wanted() -> str:
-    """Return what the environment must have been made from."""
-    return f"{ENVIRONMENT}, Python {sys.version}\n{LOCK.read_text()}"
-
-
-def install() -> None:
-    """Make the environment, unless it is there and up to date."""
-    if PYTHON.exists() and DONE.is_file() and DONE.read_text() == wanted():
-        return
-    print("installing docs/requirements.lock (about 40 MB to download, once)", flush=True)
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    pip = [str(PYTHON), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-    pip += ["--quiet", "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)]
-    for command in ([sys.executable, "-I", "-m", "venv", str(ENVIRONMENT)], pip):
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
-        if process.returncode:
-            output = (process.stderr or process.stdout).strip() or "no reason given"
-            sys.exit(f"error: docs/requirements.lock could not be installed: "
-                     f"{output.splitlines()[-1]}")  # fmt: skip
-    DONE.write_text(wanted())
+def in_environment(*command: str | Path) -> bool:
+    """Run a command in .venv.docs, with the Python that runs this; return whether it succeeded."""
+    environment = os.environ | {"PYTHON": sys.executable}
+    return subprocess.run([*SETUP, *command], env=environment, check=False).returncode == 0
 
 
 def build() -> Path:
-    """Build all pages anew, and put them in the place of the old ones when they are whole."""
+    """Build all pages anew and, when they are whole, put them in the place of the old ones."""
+    if sys.platform == "win32":
+        sys.exit("error: the site is built on Linux or macOS, or in WSL 2")
+    if not in_environment("true"):
+        sys.exit(1)  # setup_env.sh has said why
     new, html = DOCS / "_build" / "new", DOCS / "_build" / "html"
     print(f"building {html}", flush=True)
     shutil.rmtree(new, ignore_errors=True)
-    command = [str(PYTHON), "-m", "sphinx", "-W", "--keep-going", "-E", "-q"]
-    command += ["-d", str(DOCS / "_build" / "doctrees"), str(DOCS), str(new)]
-    if subprocess.run(command, check=False).returncode:
+    sphinx = ["python", "-m", "sphinx", "-W", "--keep-going", "-E", "-q"]
+    if not in_environment(*sphinx, "-d", DOCS / "_build" / "doctrees", DOCS, new):
         sys.exit("error: the site has not been built; the lines above say why")
     shutil.rmtree(html, ignore_errors=True)
     new.rename(html)
@@ -56,9 +41,8 @@ def build() -> Path:
 
 
 def main() -> None:
-    """Install, then build."""
+    """Build, and say where."""
     try:
-        install()
         print(f"open {build() / 'index.html'}")
     except OSError as error:
         sys.exit(f"error: {error}")

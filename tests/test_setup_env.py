@@ -1,4 +1,4 @@
-"""setup_env.sh with the real uv, in folders of their own, with a package of one line."""
+"""setup_env.sh with the real uv, in folders whose lock names one tiny package beside them."""
 
 import hashlib
 import os
@@ -7,150 +7,146 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OLDER = shutil.which("python3.11") or next(
-    Path.home().glob(".pyenv/versions/3.11.*/bin/python3"), None
-)
+SCRIPT = (ROOT / "setup_env.sh").read_text()
+OLDER = next(Path.home().glob(".pyenv/versions/3.11.*/bin/python3"), shutil.which("python3.11"))
+NARROWER = "tiny==1 ; python_version > '3'"  # another lock that installs the same
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="setup_env.sh is a bash script")
 
 
 class Clone:
-    """A folder with setup_env.sh, whose lock names one tiny package that lies beside it."""
-
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, cache: Path):
         self.root = folder / "a clone"
-        (self.root / "docs").mkdir(parents=True)
+        self.root.mkdir()
         shutil.copy(ROOT / "setup_env.sh", self.root)
         if (ROOT / ".uv").exists():  # else uv is on PATH
             (self.root / ".uv").symlink_to(ROOT / ".uv")
-        wheel = folder / "tiny-1-py3-none-any.whl"
+        wheel, about = folder / "tiny-1-py3-none-any.whl", "tiny-1.dist-info"
         with zipfile.ZipFile(wheel, "w") as file:
             file.writestr("tiny.py", "def main():\n    print('tiny works')\n")
-            for name, text in {
-                "METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n",
-                "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-                "entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
-                "RECORD": "",
-            }.items():
-                file.writestr(f"tiny-1.dist-info/{name}", text)
-        self.hash = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        self.environment = os.environ | {
-            "UV_FIND_LINKS": str(folder),
-            "UV_NO_INDEX": "1",
-            "UV_CACHE_DIR": str(folder / "cache"),
-            "UV_PYTHON_DOWNLOADS": "never",
-        }
-        self.require("tiny==1")
+            file.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n")
+            file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+            file.writestr(f"{about}/entry_points.txt", "[console_scripts]\ntiny = tiny:main\n")
+            file.writestr(f"{about}/RECORD", "")
+        self.environment = os.environ | {"UV_FIND_LINKS": str(folder), "UV_NO_INDEX": "1"}
+        self.environment |= {"UV_CACHE_DIR": str(cache), "UV_PYTHON_DOWNLOADS": "never"}
+        self.environment |= {"UV_HTTP_RETRIES": "2", "PYTHON": sys.executable}
+        self.require("tiny==1", hashlib.sha256(wheel.read_bytes()).hexdigest())
 
-    @property
-    def venv(self) -> Path:
-        return self.root / ".venv"
-
-    def require(self, line: str, checksum: str = "") -> None:
+    def require(self, line: str, checksum: str) -> None:
         (self.root / "requirements.txt").write_text(f"# why\n{line}  # why\n")
         said = subprocess.run(["cksum"], input=f"{line}\n", capture_output=True, text=True).stdout
-        (self.root / "requirements.lock").write_text(
-            f"# requirements.txt: checksum {said}{line} --hash=sha256:{checksum or self.hash}\n"
-        )
+        lock = f"# requirements.txt: checksum {said}{line} --hash=sha256:{checksum}\n"
+        (self.root / "requirements.lock").write_text(lock)
+        self.checksum = checksum
 
-    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [self.root / "setup_env.sh", *arguments],
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
+        command, pipe = (self.root / "setup_env.sh", *command), subprocess.PIPE
+        pipes = {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True}
+        return subprocess.Popen(command, env=self.environment | environment, **pipes)
 
-    def run(self, *arguments: str | Path, **environment: str) -> tuple[int, str, str]:
-        process = self.start(*arguments, **environment)
+    def run(self, *command: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*command, **environment)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output, errors
 
-    def error(self, *arguments: str, **environment: str) -> str:
-        """The one line that a failed call ends with; nothing of the environment is left."""
-        status, output, errors = self.run(*(arguments or ("true",)), **environment)
-        assert (status, output) == (1, "")
-        assert re.findall("^error: ", errors, re.MULTILINE) == ["error: "], errors
-        assert list(self.root.glob(".venv*")) == []
-        return errors.splitlines()[-1]
-
 
 @pytest.fixture
-def clone(tmp_path):
-    return Clone(tmp_path)
+def clone(tmp_path, tmp_path_factory):
+    return Clone(tmp_path, tmp_path_factory.getbasetemp() / "uv")
 
 
 def test_the_command_runs_in_an_environment_that_is_made_once_and_may_be_moved(clone, tmp_path):
     assert clone.run("tiny")[:2] == (0, "tiny works\n")
-    made = clone.venv.stat()
-    command = [
-        "bash",
-        "-c",
-        'echo "[$1][$2] $PWD $VIRTUAL_ENV"; exit 42',
-        "-",
-        "two words",
-        "--gpu",
-    ]
-    said = f"[two words][--gpu] {Path.cwd()} {clone.venv}\n"
-    assert clone.run(*command) == (42, said, ""), "no word of setup_env.sh's own"
-    assert clone.venv.stat().st_ino == made.st_ino
+    say = 'echo "[$1][$2] $PWD $VIRTUAL_ENV"; exit 42'
+    said = f"[two words][--gpu] {Path.cwd()} {clone.root}/.venv\n"
+    assert clone.run("bash", "-c", say, "-", "two words", "--gpu") == (42, said, "")
     clone.root = clone.root.rename(tmp_path / "moved")
     assert clone.run("tiny") == (0, "tiny works\n", "")
-    activated = f'source "{clone.venv}/bin/activate" && tiny && echo $VIRTUAL_ENV'
-    output = subprocess.run(["bash", "-c", activated], capture_output=True, text=True).stdout
-    assert output == f"tiny works\n{clone.venv}\n"
+    activate = f'source "{clone.root}/.venv/bin/activate" && tiny && echo $VIRTUAL_ENV'
+    output = subprocess.check_output(["bash", "-c", activate], text=True)
+    assert output == f"tiny works\n{clone.root}/.venv\n"
+    (clone.root / "requirements.txt").write_text("another==1  # why\n")
+    assert "requirements.txt; ./setup_env.sh --lock renews it" in clone.run("tiny")[2]
 
 
+@pytest.mark.skipif(OLDER is None, reason="needs Python 3.11")
 def test_the_newest_python_is_taken_unless_another_is_chosen(clone):
     version = ("python", "-c", "import sys; print(sys.version_info[1])")
-    newest = int(clone.run(*version)[1])
-    assert 11 <= newest <= 13 and newest >= sys.version_info[1]
-    if OLDER is None or newest == 11:
-        pytest.skip("needs a second Python, 3.11")
+    clone.environment["PYTHON"] = ""
+    assert sys.version_info[1] <= (newest := int(clone.run(*version)[1])) <= 13
     assert clone.run(*version, PYTHON=str(OLDER))[1] == "11\n"
     assert clone.run(*version)[1:] == ("11\n", ""), "the choice is kept"
-    clone.require("tiny==1 ; python_version > '3'")
+    clone.require(NARROWER, clone.checksum)
     assert clone.run(*version)[1] == "11\n", "also when the lock changes"
-    (clone.venv / "bin/python").unlink()
+    (clone.root / ".venv/bin/python").unlink()
     assert clone.run(*version)[1] == f"{newest}\n", "its Python is gone"
-
-
-def test_a_lock_that_fails_leaves_the_old_environment_and_a_call_that_works_replaces_it(clone):
-    clone.run("true")
-    clone.require("tiny==1 ; python_version > '3'", checksum="0" * 64)
-    assert clone.run("tiny")[:2] == (1, "")
-    assert [path.name for path in clone.root.glob(".venv*")] == [".venv"]
-    clone.require("tiny==1 ; python_version > '3'")
-    assert clone.run("tiny")[:2] == (0, "tiny works\n")
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_at_any_time_it_leaves_all_or_nothing(clone, kind):
-    for delay in range(12):
-        shutil.rmtree(clone.venv, ignore_errors=True)
+    for delay in (0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
+        shutil.rmtree(clone.root / ".venv", ignore_errors=True)
         process = clone.start("true")
-        time.sleep(0.02 + 0.08 * delay)
+        time.sleep(delay)
         os.killpg(process.pid, kind)
         process.communicate(timeout=60)
-        assert not clone.venv.exists() or clone.run("tiny") == (0, "tiny works\n", "")
-        assert kind == signal.SIGKILL or not list(clone.root.glob(".venv.new-*"))
-    shutil.rmtree(clone.venv, ignore_errors=True)
-    assert clone.run("tiny")[:2] == (0, "tiny works\n")
-    assert not list(clone.root.glob(".venv.new-*")), "what a killed call has left is removed"
-
-
-def test_two_calls_at_once_do_not_disturb_each_other(clone):
-    calls = [clone.start("tiny") for _ in range(3)]
+        assert not (clone.root / ".venv").exists() or clone.run("tiny")[1:] == ("tiny works\n", "")
+    clone.require(NARROWER, clone.checksum)
+    calls = [clone.start("tiny") for _ in range(3)]  # at the same time
     assert [call.communicate(timeout=60)[0] for call in calls] == ["tiny works\n"] * 3
-    assert [path.name for path in clone.root.glob(".venv*")] == [".venv"]
+    assert not list(clone.root.glob(".venv.new-*")), "what was left has been removed"
+
+
+OFFLINE = {"UV_NO_INDEX": "0", "UV_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+NO_PYTHON = {"PYTHON": "", "UV_PYTHON_PREFERENCE": "only-managed", "UV_PYTHON_INSTALL_DIR": "/-"}
+FAULTS = [
+    ("requirements.lock cannot be installed, offline?: Request failed", OFFLINE),
+    ("no Python 3.11 to 3.13 is found (PYTHON=... names one), and none can be", NO_PYTHON),
+    ("PYTHON=/bin/sh is not Python 3.11 to 3.13", {"PYTHON": "/bin/sh"}),
+    ("Hash mismatch for `tiny==1`", {"checksum": "0" * 64}),
+    ("disk full: ", {"mount": "remount,size=100k"}),
+    ("cannot write to ", {"mount": "remount,ro"}),
+]
+
+
+@pytest.mark.parametrize(("expected", "fault"), FAULTS, ids=[expected for expected, _ in FAULTS])
+def test_what_goes_wrong_is_told_in_one_line(clone, request, expected, fault):
+    clone.require("tiny==1", fault.get("checksum", clone.checksum))
+    if "mount" in fault:
+        (disk := clone.root / "disk").mkdir()
+        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "none", disk]).returncode:
+            pytest.skip("needs to be root, to mount a small disk")
+        request.addfinalizer(lambda: subprocess.run(["umount", disk], check=True))
+        clone = Clone(disk, clone.root / "cache")
+        subprocess.run(["mount", "-o", fault["mount"], disk], check=True)
+    status, output, errors = clone.run("true", **fault)
+    assert (status, output, errors.count("error: ")) == (1, "", 1)
+    assert re.search(f"(?m)^error: .*{re.escape(expected)}.*\n\\Z", errors), errors
+    assert list(clone.root.glob(".venv*")) == []
+
+
+def test_uv_is_fetched_and_its_checksum_verified(clone, tmp_path):
+    (clone.root / ".uv").unlink(missing_ok=True)
+    (tmp_path / "uv").symlink_to("/bin/true")  # has no version: passed over as an old one is
+    clone.environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    sha256 = re.search(f"{os.uname()[0]} {os.uname()[4]}: (\\w+)", SCRIPT)[1]
+    page = f'data:,<a href="file://{__file__}%23sha256={sha256}">'
+    assert "wrong checksum: file://" in clone.run("tiny", UV_DEFAULT_INDEX=page)[2]
+    _, output, errors = clone.run("tiny")
+    assert output == "tiny works\n" or "urlopen error" in errors, "needs the network"
+
+
+def test_the_second_lock_has_what_a_gpu_needs_beside_the_first():
+    locks = [(ROOT / name).read_text() for name in ("requirements.lock", "requirements-cuda.lock")]
+    first, second = (set(re.findall(r"(?m)^([\w-]+)==", lock)) for lock in locks)
+    extra = metadata.requires("tensorflow") or []
+    extra = {re.split("[^a-z0-9-]", line)[0] for line in extra if line.startswith("nvidia")}
+    assert extra and extra <= second and not first & second
