@@ -1,10 +1,9 @@
 """A local HTTP server for tests that does to a download whatever real servers do.
 
-Each address has a list of behaviours, functions of the request and the file's content. Each request
-uses up one of them; the last one stays.
+Each address has behaviours, functions of the request and the file's content. Each request uses up
+one of them; the last one stays.
 """
 
-import contextlib
 import gzip
 import http.server
 import re
@@ -22,6 +21,7 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         self.routes = {}
         self.requests = []  # (path, first byte asked for) in the order of arrival
         self.release = threading.Event()  # lets the requests go on that `hangs_after` holds
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def add(self, path, content, *behaviours):
         """Serve `content` at `path`; return its address."""
@@ -32,20 +32,13 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         """List the first byte of each request for `path`."""
         return [start for requested, start in self.requests if requested == path]
 
+    def stop(self):
+        self.release.set()
+        self.shutdown()
+        self.server_close()
+
     def handle_error(self, request, client_address):
         pass  # clients that are killed, and resets, are what the tests are about
-
-
-@contextlib.contextmanager
-def running_server():
-    server = MisbehavingServer()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.release.set()
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -97,6 +90,10 @@ def status(code):
     return answers(code, b"", Content_Length=0)
 
 
+def redirects(url):
+    return answers(302, b"", Location=url, Content_Length=0)
+
+
 def ignores_range(request, content):
     request.start = 0
     honest(request, content)
@@ -131,8 +128,7 @@ def hangs_after(count):
 
 def slow(bytes_per_second):
     def behaviour(request, content):
-        body = request.honest_head(content)
-        step = bytes_per_second // 50
+        body, step = request.honest_head(content), bytes_per_second // 50
         for place in range(0, len(body), step):
             request.wfile.write(body[place : place + step])
             time.sleep(0.02)
@@ -141,10 +137,7 @@ def slow(bytes_per_second):
 
 
 def refuses_range(request, content):
-    if request.start:
-        request.answer(416, Content_Range=f"bytes */{len(content)}", Content_Length=0)
-    else:
-        honest(request, content)
+    (status(416) if request.start else honest)(request, content)
 
 
 def answers_another_range(request, content):

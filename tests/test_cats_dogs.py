@@ -63,9 +63,9 @@ def write(data_dir, names, archive=KAGGLE, compression=zipfile.ZIP_DEFLATED, **c
     return path
 
 
-def load_error(data_dir, **options):
+def load_error(data_dir, small=False):
     with pytest.raises(DataError) as error:
-        cats_dogs.load("full", data_dir, **options)
+        cats_dogs.load("full", data_dir, small)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -78,9 +78,6 @@ def sides(photographs):
             kind = "dog" if "dog." in name or "/Dog/" in name else "cat"
             result[kind, int("".join(filter(str.isdigit, name)))] = part, label
     return result
-
-
-# --- Sample data ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -110,36 +107,23 @@ def test_sample_data_and_what_is_broken_in_it(faces):
     assert report["left_out"] == faces.left_out
 
 
-def test_photographs_are_decoded_as_opencv_decodes_them(faces):
-    shapes = set()
-    for chosen in faces.test[:40]:
-        jpeg = faces.read(chosen)
-        image = cats_dogs.decode(jpeg)
-        expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
-        assert (image.shape, image.dtype) == (expected.shape, np.uint8)
-        assert np.abs(image.astype(int) - expected).max() <= 2
-        shapes.add(image.shape)
-    assert len(shapes) > 30
-
-
-def test_several_threads_may_read_at_once(faces):
+def test_photographs_are_decoded_as_opencv_does_also_by_several_threads(faces):
     chosen = faces.train[:200]
     one_by_one = [faces.read(p) for p in chosen]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert list(pool.map(faces.read, chosen)) == one_by_one
-
-
-# --- Layouts, sources, split ----------------------------------------------------------------------
-
-
-def as_published(monkeypatch):
-    """Take what lies where a download would come to lie for genuine."""
-    monkeypatch.setattr(cats_dogs, "download", lambda remote, data_dir: data_dir / remote.path)
+    images = [cats_dogs.decode(jpeg) for jpeg in one_by_one[:40]]
+    assert len({image.shape for image in images}) > 30
+    for jpeg, image in zip(one_by_one, images, strict=False):
+        expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert (image.shape, image.dtype) == (expected.shape, np.uint8)
+        assert np.abs(image.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("archive", LAYOUTS)
 def test_every_layout_gives_the_same_parts_and_labels(tmp_path, monkeypatch, archive):
-    as_published(monkeypatch)
+    # What lies where a download would come to lie is taken for genuine.
+    monkeypatch.setattr(cats_dogs, "download", lambda remote, data_dir: data_dir / remote.path)
     extra = {"readme[1].txt": b"terms", "PetImages/Dog/Thumbs.db": b"thumbs", "a/": b""}
     write(tmp_path, numbered(60, archive), archive, **extra)
     photographs = cats_dogs.load("full", tmp_path, small=archive == SMALL)
@@ -158,7 +142,7 @@ def test_every_layout_gives_the_same_parts_and_labels(tmp_path, monkeypatch, arc
 @pytest.mark.parametrize("archive", [MICROSOFT, SMALL])
 def test_an_archive_that_is_not_the_published_one_is_refused(tmp_path, archive):
     path = write(tmp_path, numbered(20), archive)
-    error = load_error(tmp_path, small=archive == SMALL)
+    error = load_error(tmp_path, archive == SMALL)
     assert str(path) in error and "not the published file" in error
     with pytest.raises(ValueError, match="ful"):
         cats_dogs.load("ful", tmp_path)
@@ -188,27 +172,22 @@ def test_a_photograph_never_changes_sides(tmp_path):
     assert all(every[photograph] == side for photograph, side in some.items())
 
 
-# --- What is no photograph ------------------------------------------------------------------------
-
-LARGE = encoded(photograph(size=(200, 100)))
+LARGE, NAME = encoded(photograph(size=(200, 100))), "train/cat.5.jpg"
 
 
 @pytest.mark.parametrize(
     ("content", "reason", "name"),
     [
-        (b"", "it is empty", "train/cat.5.jpg"),
-        (b"<html>404 Not Found</html>", "it is no image", "train/cat.5.jpg"),
-        (bytes(3000), "it is no image", "train/cat.5.jpg"),
-        (b"\xff\xd8\xff", "it", "train/cat.5.jpg"),
-        (JPEG[: len(JPEG) // 2], "it cannot be decoded", "train/cat.5.jpg"),
-        (JPEG[:-2], "truncated", "train/cat.5.jpg"),
-        (encoded(photograph(), "BMP"), "it is BMP, not JPEG", "train/cat.5.jpg"),
-        (encoded(photograph(), "GIF"), "it is GIF, not JPEG", "train/cat.5.jpg"),
-        (encoded(photograph(), "PNG"), "it is PNG, not JPEG", "train/cat.5.jpg"),
-        (encoded(photograph().convert("L")), "its colours are L, not RGB", "train/cat.5.jpg"),
-        (encoded(photograph().convert("CMYK")), "its colours are CMYK", "train/cat.5.jpg"),
-        (LARGE, "pixels", "train/cat.5.jpg"),
-        (JPEG + bytes(5000), "bytes", "train/cat.5.jpg"),
+        (b"", "it is empty", NAME),
+        (b"<html>404 Not Found</html>", "it is no image", NAME),
+        (bytes(3000), "it is no image", NAME),
+        (b"\xff\xd8\xff", "it", NAME),
+        (JPEG[: len(JPEG) // 2], "it cannot be decoded", NAME),
+        (JPEG[:-2], "truncated", NAME),
+        *((encoded(photograph(), form), f"{form}, not", NAME) for form in ("BMP", "GIF", "PNG")),
+        *((encoded(photograph().convert(to)), f"{to}, not RGB", NAME) for to in ("L", "CMYK")),
+        (LARGE, "pixels", NAME),
+        (JPEG + bytes(5000), "bytes", NAME),
         *((JPEG, "its name", name) for name in ("train/Thumbs.db", "train/cat.jpg", "1.jpg")),
         *((JPEG, "its name", name) for name in ("train/._cat.1.jpg", "train/bird.1.jpg")),
     ],
@@ -231,88 +210,58 @@ def test_what_is_no_photograph_is_left_out(tmp_path, monkeypatch, content, reaso
         encoded(photograph(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\x00damaged"),
         encoded(photograph(), "MPO", save_all=True, append_images=[photograph(1)]),
     ],
-    ids=["whole", "longer", "progressive", "one pixel", "damaged Exif", "two in one"],
 )
 def test_a_photograph_is_one(tmp_path, content, capfd):
     with warnings.catch_warnings():
         warnings.filterwarnings("default")
         warnings.filterwarnings("ignore", module=r"PIL\.")  # as the module asks when it is imported
-        write(tmp_path, numbered(20), **{"train/cat.5.jpg": content})
+        write(tmp_path, numbered(20), **{NAME: content})
         assert not cats_dogs.load("full", tmp_path).left_out
         assert cats_dogs.decode(content).shape[-1] == 3
     assert capfd.readouterr().err == ""
 
 
-# Flags and compression in the archive's directory; before the files they are two bytes earlier.
-@pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 97)], ids=["encrypted", "compression"])
+# A byte of the file; and, in the archive's directory, its flags and its compression, which stand
+# two bytes earlier before the file itself.
+@pytest.mark.parametrize(("place", "value"), [(None, 0), (8, 1), (10, 97)])
 def test_a_file_that_zipfile_cannot_read_is_left_out(tmp_path, place, value):
-    path = write(tmp_path, numbered(20))
-    content = bytearray(path.read_bytes())
-    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"train/cat.7.jpg"))
-    local = content.rindex(b"PK\x03\x04", 0, content.index(b"train/cat.7.jpg"))
-    content[entry + place] = content[local + place - 2] = value
-    path.write_bytes(content)
-    assert cats_dogs.load("full", tmp_path).left_out.keys() == {"train/cat.7.jpg"}
-
-
-def test_a_file_with_a_wrong_checksum_is_left_out(tmp_path):
     path = write(tmp_path, numbered(20), compression=zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
-    content[content.index(b"train/cat.7.jpg") + 100] ^= 1
+    if place is None:
+        content[content.index(b"train/cat.7.jpg") + 100] ^= 1
+    else:
+        entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"train/cat.7.jpg"))
+        local = content.rindex(b"PK\x03\x04", 0, content.index(b"train/cat.7.jpg"))
+        content[entry + place] = content[local + place - 2] = value
     path.write_bytes(content)
     left_out = cats_dogs.load("full", tmp_path).left_out
     assert left_out.keys() == {"train/cat.7.jpg"}
     assert "damaged in the archive" in left_out["train/cat.7.jpg"]
 
 
-# --- The report -----------------------------------------------------------------------------------
-
-
-def test_nothing_is_decoded_again(tmp_path, monkeypatch):
-    write(tmp_path, numbered(20), **{"train/cat.5.jpg": b""})
+def test_nothing_is_decoded_again_while_the_archive_is_the_same(tmp_path, monkeypatch):
+    write(tmp_path, numbered(20), **{NAME: b""})
     first = cats_dogs.load("full", tmp_path)
+    whole = first.report.read_text()
     with monkeypatch.context() as patch:
         patch.setattr(cats_dogs, "_problem", lambda *_: pytest.fail("decoded again"))
         again = cats_dogs.load("full", tmp_path)
     assert (again.left_out, again.train) == (first.left_out, first.train)
+    for damaged in (b"", b"[]", b"{}", b'{"left_out": 3}', b"\xff"):
+        first.report.write_bytes(damaged)
+        assert cats_dogs.load("full", tmp_path).left_out == first.left_out
+        assert first.report.read_text() == whole
+    assert sorted(os.listdir(first.report.parent)) == ["train.zip", first.report.name]
     write(tmp_path, numbered(20), **{"train/cat.6.jpg": b""})
+    monkeypatch.setattr(Path, "write_text", lambda *_: exec("raise PermissionError(13, '')"))
     assert cats_dogs.load("full", tmp_path).left_out.keys() == {"train/cat.6.jpg"}
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"left_out": 3}', b"\xff"])
-def test_a_damaged_report_is_made_anew(tmp_path, content):
-    write(tmp_path, numbered(20), **{"train/cat.5.jpg": b""})
-    report = cats_dogs.load("full", tmp_path).report
-    whole = report.read_text()
-    report.write_bytes(content)
-    assert cats_dogs.load("full", tmp_path).left_out.keys() == {"train/cat.5.jpg"}
-    assert report.read_text() == whole
-    assert sorted(os.listdir(report.parent)) == ["train.zip", report.name]
-
-
-def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
-    def write_text(path, text):
-        raise PermissionError(13, "Permission denied")
-
-    write(tmp_path, numbered(20), **{"train/cat.5.jpg": b""})
-    monkeypatch.setattr(Path, "write_text", write_text)
-    photographs = cats_dogs.load("full", tmp_path)
-    assert photographs.left_out.keys() == {"train/cat.5.jpg"}
-    assert not photographs.report.exists()
-
-
-# --- Archives that cannot be used -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("names", [[], ["test1/1.jpg"], ["train.zip", "test1.zip"], numbered(2)])
-def test_an_archive_without_photographs(tmp_path, names):
-    path = write(tmp_path, names)
-    error = load_error(tmp_path)
-    assert str(path) in error and "too few photographs such as train/cat.0.jpg" in error
-
-
-def test_an_archive_that_is_none_or_is_damaged_later(tmp_path):
-    path = write(tmp_path, numbered(20))
+def test_archives_that_cannot_be_used_or_are_damaged_later(tmp_path):
+    for names in ([], ["test1/1.jpg"], ["train.zip", "test1.zip"], numbered(2)):
+        path = write(tmp_path, names)
+        assert f"{path} is wrong: it has too few photographs" in load_error(tmp_path)
+    write(tmp_path, numbered(20))
     photographs = cats_dogs.load("full", tmp_path)
     whole = path.read_bytes()
     for content in (b"", b"no zip", whole[:-50], whole[: len(whole) // 2]):
@@ -333,7 +282,6 @@ def test_an_archive_that_is_none_or_is_damaged_later(tmp_path):
 )
 def test_the_real_photographs():
     photographs = cats_dogs.load("full", DOWNLOADS)
-    parts = photographs.train, photographs.validation, photographs.test
-    assert len(photographs.test) == pytest.approx(sum(map(len, parts)) / 5, abs=2)
-    image = cats_dogs.decode(photographs.read(photographs.train[0]))
-    assert min(image.shape[:2]) > 30
+    count = len(sides(photographs))
+    assert len(photographs.test) == pytest.approx(count / 5, abs=2)
+    assert min(cats_dogs.decode(photographs.read(photographs.train[0])).shape[:2]) > 30

@@ -8,7 +8,6 @@ import hashlib
 import pickle
 import sys
 import tarfile
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +99,7 @@ def assert_is(dataset, data):
 def test_binary_version_is_read_like_an_independent_parser_does(tmp_path):
     data = batches()
     write_binary(tmp_path, data)
+    pack(write_python(tmp_path, batches(1)))  # not looked at
     dataset = cifar10.load("full", tmp_path)
     assert_is(dataset, data)
     published = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -123,34 +123,12 @@ def test_sample_data_and_how_many_images_are_held_back(tmp_path):
         cifar10.load("ful", tmp_path)
 
 
-def test_beside_the_images_no_more_than_two_files_are_in_memory(tmp_path):
-    sample.make_cifar10(tmp_path)
-    tracemalloc.start()
-    dataset = cifar10.load("sample", tmp_path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6 * dataset.test_images.nbytes + 2.5 * 1000 * 3073
-
-
-# --- Which file is used ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("write", [write_binary, write_python])
 def test_an_archive_in_place_becomes_the_binary_folder_once(tmp_path, monkeypatch, write):
     data = batches()
     archive = pack(write(tmp_path, data), monkeypatch)
     assert_is(cifar10.load("full", tmp_path), data)
     archive.unlink()
-    assert_is(cifar10.load("full", tmp_path), data)
-
-
-def test_the_binary_version_goes_before_the_python_version(tmp_path, monkeypatch):
-    data = batches()
-    binary = write_binary(tmp_path, data)
-    python = write_python(tmp_path, batches(1))
-    assert_is(cifar10.load("full", tmp_path), data)
-    pack(binary, monkeypatch)
-    python.with_name("cifar-10-python.tar.gz").write_bytes(b"not looked at")
     assert_is(cifar10.load("full", tmp_path), data)
 
 
@@ -180,18 +158,12 @@ def test_no_pickle_is_run_but_the_published_ones(tmp_path, packed):
     folder = write_python(tmp_path, batches())
     (folder / "data_batch_1").write_bytes(pickle.dumps(Hostile(tmp_path / "HURT"), protocol=2))
     path = pack(folder) if packed else folder
-    before = path.read_bytes() if packed else None
     error = load_error(tmp_path)
-    assert str(path) in error
+    assert str(path) in error and path.exists()
     assert (cifar10._PYTHON_SHA256 if packed else "cifar-10-binary.tar.gz") in error
     assert not (tmp_path / "HURT").exists()
-    assert not packed or path.read_bytes() == before
-
-
-def test_a_binary_archive_that_is_not_the_published_one_is_an_error(tmp_path):
-    archive = pack(write_binary(tmp_path, batches()))
-    assert f"{archive} is wrong: it is not the published file" in load_error(tmp_path)
-    assert archive.exists()
+    archive = pack(write_binary(tmp_path / "other", batches()))
+    assert f"{archive} is wrong: it is not the published" in load_error(tmp_path / "other")
 
 
 def test_with_nothing_in_place_the_binary_archive_is_downloaded(tmp_path, monkeypatch):
@@ -209,15 +181,13 @@ def test_with_nothing_in_place_the_binary_archive_is_downloaded(tmp_path, monkey
     assert {url.split("/")[-1] for url in asked[0].urls} == {"cifar-10-binary.tar.gz"}
 
 
-# --- Faults ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda content: content[:-1], "expected 61460 bytes for 20 images, found 61459"),
         (lambda content: content + b"\0", "expected 61460 bytes for 20 images, found more"),
         (lambda content: b"", "found 0"),
+        (lambda content: content * 100, "found more"),
         (lambda content: content[:3073] + b"\x0a" + content[3074:], "image 1 has label 10"),
     ],
 )
@@ -229,14 +199,6 @@ def test_a_wrong_file_is_named(tmp_path, damage, reason):
     assert str(path) in error and reason in error
     assert path.read_bytes() == before
 
-
-def test_a_file_that_is_too_large_is_not_read_to_the_end(tmp_path):
-    with (write_binary(tmp_path, batches()) / "data_batch_2.bin").open("r+b") as file:
-        file.truncate(1 << 40)  # a sparse file of a terabyte
-    assert "found more" in load_error(tmp_path)
-
-
-# --- The real files -------------------------------------------------------------------------------
 
 DOWNLOADS = ROOT / "datasets" / "downloads"
 FOLDER = DOWNLOADS / "cifar10" / "cifar-10-batches-bin"
@@ -250,11 +212,9 @@ FOLDER = DOWNLOADS / "cifar10" / "cifar-10-batches-bin"
 def test_the_real_binary_version(monkeypatch):
     monkeypatch.setattr(cifar10, "RECORDS", 10_000)
     dataset = cifar10.load("full", DOWNLOADS)
-    assert dataset.train_images.shape == (45_000, 32, 32, 3)
-    assert dataset.validation_images.shape == (5_000, 32, 32, 3)
+    assert (len(dataset.train_images), len(dataset.validation_images)) == (45_000, 5_000)
     assert np.bincount(dataset.test_labels).tolist() == [1000] * 10
     label, *pixels = (FOLDER / "data_batch_5.bin").read_bytes()[-3073:]
     assert dataset.validation_labels[-1] == label
-    image = dataset.validation_images[-1]
-    for y, x, channel in np.ndindex(32, 32, 3):
-        assert image[y, x, channel] == pixels[channel * 1024 + y * 32 + x]
+    image = np.array(pixels).reshape(3, 32, 32).transpose(1, 2, 0)
+    assert np.array_equal(dataset.validation_images[-1], image)

@@ -32,10 +32,8 @@ from datasets import files as files_module  # noqa: E402
 from datasets.download import DataError, RemoteFile, download, verify  # noqa: E402
 from datasets.files import extract, fill  # noqa: E402
 
-CONTENT = random.Random(0).randbytes(300_000)
-OTHER = random.Random(1).randbytes(300_000)
-GOOD = {"size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
-MD5 = {"size": len(CONTENT), "md5": hashlib.md5(CONTENT).hexdigest()}
+CONTENT, OTHER = (random.Random(seed).randbytes(300_000) for seed in (0, 1))
+SIZE, SHA256, MD5 = 300_000, hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +46,13 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def server():
-    with does.running_server() as server:
-        yield server
+    server = does.MisbehavingServer()
+    yield server
+    server.stop()
 
 
 def remote(*urls, **known):
-    return RemoteFile("set/file.bin", urls, **(known or GOOD))
+    return RemoteFile("set/file.bin", urls, **(known or {"size": SIZE, "sha256": SHA256}))
 
 
 def lay(folder, content, name="file.bin"):
@@ -82,148 +81,86 @@ def unused_url():
         return f"http://127.0.0.1:{probe.getsockname()[1]}/file.bin"
 
 
-# --- Servers --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    "known",
-    [
-        {"sha256": GOOD["sha256"].upper()},
-        {"md5": MD5["md5"]},
-        {"size": len(CONTENT)},
-        {"path": "set/file.bin"},
-    ],
-    ids=["sha256", "md5", "size", "nothing"],
+    "known", [{"sha256": SHA256.upper()}, {"md5": MD5}, {"size": SIZE}, {"md5": ""}]
 )
 @pytest.mark.parametrize("behaviour", [does.honest, does.answers(200), does.closes_after(120_000)])
 def test_downloads_once_with_what_is_known(server, tmp_path, known, behaviour):
     url = server.add("/file.bin", CONTENT, behaviour, does.honest)
     for _ in range(2):
-        path = download(RemoteFile(**{"path": "set/file.bin", "urls": (url,), **known}), tmp_path)
-        assert_downloaded(path, tmp_path)
+        assert_downloaded(download(remote(url, **known), tmp_path), tmp_path)
     assert len(server.requests) <= 2  # none for the second call
 
 
-ONE_MIRROR = [  # how one mirror behaves in turn, and from where it is asked
-    ([does.status(503), does.status(429), does.honest], [0, 0, 0]),
-    ([does.closes_after(100_000), does.closes_after(50_000), does.honest], [0, 100_000, 150_000]),
-    ([does.closes_after(0), does.closes_after(10), does.honest], [0, 0, 10]),
-    ([does.resets_after(100_000), does.honest], None),
-    ([does.closes_after(100_000), does.ignores_range], [0, 100_000]),
-    ([does.closes_after(100_000), does.refuses_range], [0, 100_000, 0]),
-    ([does.closes_after(100_000), does.answers_another_range], [0, 100_000, 0]),
-    ([does.closes_after(100_000), does.names_no_range], [0, 100_000, 0]),
-    ([does.closes_after(100_000), does.lies_about_range, does.honest], [0, 100_000, 0]),
-    ([does.answers(200, Content_Length="9" * 5000)], [0]),
-    ([does.packs_when_allowed], [0]),
+PAGE = does.answers(200, b"<html>Log in", Content_Type="text/html; charset=utf-8")
+CUT, GONE, WHOLE = does.closes_after(100_000), does.status(404), does.honest
+GOOD = (CONTENT, WHOLE)
+# What the mirrors have, and do in turn; from which byte on each is asked; why the first is left.
+MIRRORS = [
+    ([(CONTENT, does.status(503), does.status(429), WHOLE)], [[0, 0, 0]], ""),
+    ([(CONTENT, CUT, does.closes_after(50_000), WHOLE)], [[0, 100_000, 150_000]], ""),
+    ([(CONTENT, does.closes_after(0), does.closes_after(10), WHOLE)], [[0, 0, 10]], ""),
+    ([(CONTENT, does.resets_after(0), WHOLE)], [[0, 0]], ""),
+    ([(CONTENT, CUT, does.ignores_range)], [[0, 100_000]], ""),
+    ([(CONTENT, CUT, does.refuses_range)], [[0, 100_000, 0]], ""),
+    ([(CONTENT, CUT, does.answers_another_range)], [[0, 100_000, 0]], ""),
+    ([(CONTENT, CUT, does.names_no_range)], [[0, 100_000, 0]], ""),
+    ([(CONTENT, CUT, does.lies_about_range, WHOLE)], [[0, 100_000, 0]], ""),
+    ([(CONTENT, does.answers(200, Content_Length="9" * 5000))], [[0]], ""),
+    ([(CONTENT, does.packs_when_allowed)], [[0]], ""),
+    ([(CONTENT, CUT, GONE), GOOD], [[0, 100_000], [100_000]], "404 Not Found"),
+    ([(OTHER, CUT, GONE), GOOD], [[0, 100_000], [100_000, 0]], "404 Not Found"),
+    ([(CONTENT, does.status(503)), GOOD], [[0] * 4, [0]], "503 Service Unavailable"),
+    ([(CONTENT, does.resets_after(0)), GOOD], [[0] * 4, [0]], "reset"),
+    ([(CONTENT, does.status(403)), GOOD], [[0], [0]], "403 Forbidden"),
+    ([(OTHER, WHOLE), GOOD], [[0], [0]], "sent other bytes than were published"),
+    ([(CONTENT + b"!", WHOLE), GOOD], [[0], [0]], "offers 300001 bytes, 300000 were published"),
+    ([(CONTENT[:-1], WHOLE), GOOD], [[0], [0]], "offers 299999 bytes, 300000 were published"),
+    ([(CONTENT, does.packs), GOOD], [[0], [0]], "were published"),
+    ([(b"", PAGE), GOOD], [[0], [0]], "sent a web page instead of the file"),
+    ([(b"", does.sends_without_end), GOOD], [[0], [0]], "sent other bytes than were published"),
+    ([(b"", does.redirects("http://[nowhere")), GOOD], [[0], [0]], "/0: "),
+    ([(b"", does.redirects("http://host:port/")), GOOD], [[0], [0]], "/0: "),
+    ([(b"", does.redirects("http://.nowhere/")), GOOD], [[0], [0]], "/0: "),
+    ([(b"", does.redirects("gopher://nowhere")), GOOD], [[0], [0]], "No connection adapters"),
 ]
 
 
-@pytest.mark.parametrize(("behaviours", "starts"), ONE_MIRROR)
-@pytest.mark.parametrize("known", [GOOD, MD5], ids=["sha256", "md5"])
-def test_one_mirror_is_asked_again_and_continued(server, tmp_path, behaviours, starts, known):
-    url = server.add("/file.bin", CONTENT, *behaviours)
-    assert_downloaded(download(remote(url, **known), tmp_path), tmp_path)
-    assert starts in (None, server.starts("/file.bin"))
+@pytest.mark.parametrize(("mirrors", "starts", "reason"), MIRRORS)
+@pytest.mark.parametrize("known", [{"sha256": SHA256}, {"md5": MD5}], ids=["sha256", "md5"])
+def test_mirrors_that_misbehave(server, tmp_path, capsys, mirrors, starts, reason, known):
+    urls = [server.add(f"/{i}", *mirror) for i, mirror in enumerate(mirrors)]
+    assert_downloaded(download(remote(*urls, size=SIZE, **known), tmp_path), tmp_path)
+    assert [server.starts(f"/{i}") for i in range(len(mirrors))] == starts
+    printed = capsys.readouterr().err
+    assert reason in printed and (not reason or f"{urls[0]}: " in printed)
 
 
-USELESS = [
-    (does.status(404), CONTENT, "404 Not Found"),
-    (does.status(403), CONTENT, "403 Forbidden"),
-    (does.honest, OTHER, "sent other bytes than were published"),
-    (does.honest, CONTENT + b"!", "offers 300001 bytes, 300000 were published"),
-    (does.honest, CONTENT[:-1], "offers 299999 bytes, 300000 were published"),
-    (does.packs, CONTENT, "were published"),
-    (
-        does.answers(200, b"<html>Log in", Content_Type="text/html; charset=utf-8"),
-        b"",
-        "a web page",
-    ),
-    (does.sends_without_end, CONTENT, "sent other bytes than were published"),
-    (does.answers(302, b"", Location="http://[nowhere", Content_Length=0), b"", ""),
-    (does.answers(302, b"", Location="http://host:port/", Content_Length=0), b"", ""),
-    (does.answers(302, b"", Location="http://.nowhere/", Content_Length=0), b"", ""),
-    (
-        does.answers(302, b"", Location="gopher://nowhere", Content_Length=0),
-        b"",
-        "No connection adap",
-    ),
-]
-
-
-@pytest.mark.parametrize(("behaviour", "content", "reason"), USELESS)
-def test_a_useless_mirror_is_asked_once_and_left(
-    server, tmp_path, behaviour, content, reason, capsys
-):
-    bad, good = server.add("/bad", content, behaviour), server.add("/good", CONTENT)
-    assert_downloaded(download(remote(bad, good), tmp_path), tmp_path)
-    assert server.starts("/bad") == [0]
-    assert server.starts("/good") == [0]  # nothing of the bad one is continued
-    assert f"{bad}: " in capsys.readouterr().err
-    (tmp_path / "set" / "file.bin").unlink()
-    assert reason in error_of(download, remote(bad), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "behaviour", [does.status(503), does.closes_after(10), does.resets_after(0)]
-)
-def test_a_mirror_that_stays_broken_is_left(server, tmp_path, behaviour):
-    error_of(download, remote(server.add("/bad", CONTENT, behaviour)), tmp_path)
-    assert len(server.requests) == module.ATTEMPTS
-
-
-SHA256 = {"sha256": GOOD["sha256"]}
-
-
-@pytest.mark.parametrize(
-    ("known", "content", "starts"),
-    [
-        *((known, CONTENT, [100_000]) for known in (GOOD, MD5, SHA256)),
-        *((known, OTHER, [100_000, 0]) for known in (GOOD, MD5, SHA256)),
-        (SHA256, OTHER[:1000], [0]),  # whole, and wrong
-    ],
-)
-def test_another_mirror_continues_but_not_wrong_bytes(server, tmp_path, known, content, starts):
-    first = server.add("/first", content, does.closes_after(100_000), does.status(404))
-    second = server.add("/second", CONTENT)
-    assert_downloaded(download(remote(first, second, **known), tmp_path), tmp_path)
-    assert server.starts("/second") == starts
-
-
-def test_content_encoding_is_not_undone(server, tmp_path):
+def test_of_unknown_size(server, tmp_path):
+    urls = server.add("/bad", OTHER[:1000]), server.add("/good", CONTENT)
+    assert_downloaded(download(remote(*urls, sha256=SHA256), tmp_path), tmp_path)
+    assert server.starts("/good") == [0]  # what was whole and wrong is not continued
     packed = gzip.compress(CONTENT)  # a .gz file as it is, which many servers call an encoding
     url = server.add("/file.gz", packed, does.answers(200, Content_Encoding="gzip"))
     known = {"sha256": hashlib.sha256(packed).hexdigest()}
-    assert download(remote(url, **known), tmp_path).read_bytes() == packed
+    assert download(remote(url, **known), tmp_path / "gz").read_bytes() == packed
 
 
-@pytest.mark.parametrize(
-    "behaviour", [does.slow(20_000), does.hangs_after(70_000)], ids=["slow", "silent"]
-)
-def test_a_slow_or_silent_mirror_is_left_keeping_what_it_sent(
-    server, tmp_path, monkeypatch, behaviour
-):
+def test_a_silent_mirror_is_left_keeping_what_it_sent(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUTS", (1, 0.2))
-    monkeypatch.setattr(module, "SLOW_WINDOW", 0.2)
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
-    tardy = server.add("/tardy", CONTENT, behaviour)
-    good = server.add("/good", CONTENT)
-    assert_downloaded(download(remote(tardy, good), tmp_path), tmp_path)
-    assert 0 < server.starts("/good")[0] < 100_000
+    silent = server.add("/silent", CONTENT, does.hangs_after(70_000), GONE)
+    assert_downloaded(download(remote(silent, server.add("/1", CONTENT)), tmp_path), tmp_path)
+    assert 0 < server.starts("/1")[0] <= 70_000
 
 
-def test_a_slow_mirror_is_used_when_all_others_fail(server, tmp_path, monkeypatch, capsys):
+def test_a_slow_mirror_is_left_and_used_when_all_others_fail(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SLOW_WINDOW", 0.1)
     monkeypatch.setattr(module, "MIN_SPEED", 50_000_000)
-    tardy = server.add("/tardy", CONTENT, does.slow(500_000))
-    missing = server.add("/missing", CONTENT, does.status(404))
-    assert_downloaded(download(remote(tardy, missing), tmp_path), tmp_path)
-    assert [path for path, _ in server.requests] == ["/tardy", "/missing", "/tardy"]
+    tardy, gone = server.add("/0", CONTENT, does.slow(500_000)), server.add("/1", b"", GONE)
+    assert_downloaded(download(remote(tardy, gone), tmp_path), tmp_path)
+    assert [path for path, _ in server.requests] == ["/0", "/1", "/0"]
     assert server.requests[-1][1] > 0  # it goes on where it stopped
     assert "sends only" in capsys.readouterr().err
-
-
-# --- What lies there already ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,24 +177,31 @@ def test_a_slow_mirror_is_used_when_all_others_fail(server, tmp_path, monkeypatc
 )
 def test_a_partial_file_from_an_earlier_run(server, tmp_path, part, requests):
     lay(tmp_path, part, "file.bin.part")
-    url = server.add(
-        "/file.bin", CONTENT, *[does.refuses_range] * (len(part) >= 300_000), does.honest
-    )
+    behaviours = [does.refuses_range, WHOLE] if len(part) >= SIZE else [WHOLE]
+    url = server.add("/file.bin", CONTENT, *behaviours)
     assert_downloaded(download(remote(url), tmp_path), tmp_path)
     assert server.starts("/file.bin") == requests
 
 
-def test_a_useless_answer_leaves_the_partial_file_alone(server, tmp_path):
+def test_a_useless_answer_leaves_the_partial_file_alone_and_the_error_says_all(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     part = lay(tmp_path, CONTENT[:1000], "file.bin.part")
-    page = does.answers(200, b"<html>", Content_Type="text/html")
-    urls = [
-        server.add("/missing", CONTENT, does.status(404)),
-        server.add("/longer", CONTENT + b"!", does.ignores_range),
-        server.add("/page", CONTENT, page),
-        unused_url(),
-    ]
-    error_of(download, remote(*urls), tmp_path)
+    gone, closed = server.add("/gone", CONTENT, GONE), unused_url()
+    longer = server.add("/longer", CONTENT + b"!", does.ignores_range)
+    message = error_of(
+        download, remote(gone, longer, server.add("/page", b"", PAGE), closed), Path()
+    )
     assert part.read_bytes() == CONTENT[:1000]
+    for text in (
+        "cannot download set/file.bin",
+        f"{gone} (404 Not Found)",
+        f"{closed} ({os.strerror(errno.ECONNREFUSED)})",
+        f"put the file at {tmp_path / 'set' / 'file.bin'} by hand; --data sample needs no network",
+    ):
+        assert text in message
+    assert "no address is known" in error_of(download, remote(), tmp_path)
 
 
 def test_a_file_put_there_by_hand_is_used_and_its_check_remembered(tmp_path, monkeypatch):
@@ -268,7 +212,7 @@ def test_a_file_put_there_by_hand_is_used_and_its_check_remembered(tmp_path, mon
         assert download(remote(), tmp_path) == path
     path.write_bytes(OTHER)
     os.utime(path, ns=(0, 0))
-    assert GOOD["sha256"] in error_of(download, remote(), tmp_path)
+    assert SHA256 in error_of(download, remote(), tmp_path)
     (path.parent / "file.bin.verified").write_bytes(b"\xff\x00 nonsense")
     error_of(verify, path, remote())
 
@@ -278,8 +222,8 @@ def test_a_wrong_file_put_there_by_hand_is_reported_and_kept(server, tmp_path, c
     path = lay(tmp_path, content)
     message = error_of(download, remote(server.add("/file.bin", CONTENT)), tmp_path)
     found = hashlib.sha256(OTHER).hexdigest() if content == OTHER else f"found {len(content)}"
-    for part in (str(path), "is not the published file", "move it away", found):
-        assert part in message
+    for text in (str(path), "is not the published file", "move it away", found):
+        assert text in message
     assert path.read_bytes() == content
     assert server.requests == []
 
@@ -293,37 +237,15 @@ def test_a_file_put_there_during_the_download_is_not_overwritten(server, tmp_pat
     assert (tmp_path / "set" / "file.bin").read_bytes() == b"precious"
 
 
-def test_a_missing_file_and_a_folder_in_its_place(tmp_path):
+def test_places_that_cannot_be_used(tmp_path):
     assert "is missing" in error_of(verify, tmp_path / "absent", remote())
     (tmp_path / "set" / "file.bin").mkdir(parents=True)
     assert "not a file" in error_of(download, remote(), tmp_path)
-
-
-# --- Nothing can be reached -----------------------------------------------------------------------
-
-
-def test_the_error_says_what_was_tried_and_what_to_do(server, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    missing, closed = server.add("/missing", CONTENT, does.status(404)), unused_url()
-    message = error_of(download, remote(missing, closed), Path("data"))
-    for part in (
-        "cannot download set/file.bin",
-        f"{missing} (404 Not Found)",
-        f"{closed} ({os.strerror(errno.ECONNREFUSED)})",
-        f"put the file at {tmp_path / 'data' / 'set' / 'file.bin'} by hand",
-        "--data sample",
-    ):
-        assert part in message
-    assert len(message) < 500
-    assert "no address is known" in error_of(download, remote(), tmp_path)
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     assert "cannot write" in error_of(download, remote(), tmp_path / "file")
     if hasattr(os, "geteuid") and os.geteuid() != 0:  # root may write anywhere
         tmp_path.chmod(0o500)
-        assert str(tmp_path) in error_of(download, remote(), tmp_path)
+        assert str(tmp_path) in error_of(download, remote(), tmp_path / "new")
         tmp_path.chmod(0o700)
 
 
@@ -342,32 +264,27 @@ def test_examples_mirror_is_pythons_own_server(server, tmp_path, monkeypatch, se
 
 
 def test_examples_mirror_comes_before_the_others(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("EXAMPLES_MIRROR", server.add("/mine", b"", does.status(404)))
+    monkeypatch.setenv("EXAMPLES_MIRROR", server.add("/mine", b"", GONE))
     assert_downloaded(download(remote(server.add("/good", CONTENT)), tmp_path), tmp_path)
     asked = [path for path, _ in server.requests]
     assert asked == ["/mine/set/file.bin", "/mine/file.bin", "/good"]
-
-
-@pytest.mark.parametrize("value", ["localhost:8000", "/a/folder", "ftp://host", "http://host:port"])
-def test_examples_mirror_that_is_no_address(tmp_path, monkeypatch, value):
-    monkeypatch.setenv("EXAMPLES_MIRROR", value)
-    assert value in error_of(download, remote(), tmp_path)
-
-
-# --- Archives -------------------------------------------------------------------------------------
+    for value in ("localhost:8000", "/a/folder", "ftp://host", "http://host:port"):
+        monkeypatch.setenv("EXAMPLES_MIRROR", value)
+        assert value in error_of(download, remote(), tmp_path / "new")
 
 
 def entry(name, content=b"content", kind=tarfile.REGTYPE, link=""):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
     info.size = len(content) if kind == tarfile.REGTYPE else 0
-    return info, content
+    return info, io.BytesIO(content)
 
 
-def make_tar(path, *entries, mode="w:gz"):
-    with tarfile.open(path, mode) as tar:
+def make_tar(path, *entries):
+    with tarfile.open(path, "w:gz") as tar:
         for info, content in entries:
-            tar.addfile(info, io.BytesIO(content))
+            content.seek(0)
+            tar.addfile(info, content)
     return path
 
 
@@ -399,6 +316,12 @@ def test_extracts_exactly_the_members(tmp_path, inside, members):
 
 ENDLESS = entry("big", b"")[0]
 ENDLESS.size = 1 << 60
+
+
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place:][1:]
+
+
 REFUSED = {
     "parent": [entry("../evil"), entry("a")],
     "deep parent": [entry("b/../../evil"), entry("a")],
@@ -412,44 +335,32 @@ REFUSED = {
     "twice": [entry("a"), entry("./a", b"other")],
     "bomb": [entry("a", bytes(600_000)), entry("b", bytes(600_000))],
     "bomb in what is passed over": [entry("b", bytes(10_000_000)), entry("a")],
+    # What befalls a whole archive:
+    "half": lambda whole: whole[: len(whole) // 2],
+    "end": lambda whole: whole[:-5],
+    "byte": lambda whole: flipped(whole, len(whole) // 2),
+    "checksum": lambda whole: flipped(whole, len(whole) - 8),
+    "endless": lambda whole: gzip.compress(ENDLESS.tobuf()),
+    "empty": lambda whole: b"",
+    "text": lambda whole: b"<html>Please log in</html>" * 100,
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_hostile_archives_are_refused_and_nothing_is_written(tmp_path, kind):
+def test_hostile_and_damaged_archives_are_refused_and_nothing_is_written(tmp_path, kind):
     home = tmp_path / "x" / "y"
     home.mkdir(parents=True)
     (tmp_path / "x" / "secret").write_bytes(b"secret")
-    archive = make_tar(home / "archive", *REFUSED[kind])
-    error_of(extract, archive, home / "out", ["a"], 1_000_000)
+    hostile = REFUSED[kind] if isinstance(REFUSED[kind], list) else [entry("a", CONTENT)]
+    archive = make_tar(home / "archive", *hostile)
+    if callable(REFUSED[kind]):
+        archive.write_bytes(REFUSED[kind](archive.read_bytes()))
+    message = error_of(extract, archive, home / "out", ["a"], 1_000_000)
+    assert kind == "twice" or str(archive) in message
     assert contents(tmp_path) == {"x/y/archive": archive.read_bytes(), "x/secret": b"secret"}
     assert {path.name for path in home.iterdir()} == {"archive", "out.lock"}
-
-
-def damaged(whole, damage):
-    middle = len(whole) // 2
-    return {
-        "half": whole[:middle],
-        "end": whole[:-5],
-        "byte": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
-        "checksum": whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:],
-        "endless": gzip.compress(ENDLESS.tobuf()),
-        "empty": b"",
-        "text": b"<html>Please log in</html>" * 100,
-    }[damage]
-
-
-@pytest.mark.parametrize(
-    "damage", ["half", "end", "byte", "checksum", "endless", "empty", "text", "absent"]
-)
-def test_a_damaged_archive_is_named(tmp_path, damage):
-    archive = make_tar(tmp_path / "archive", entry("a", CONTENT))
-    whole = archive.read_bytes()
     archive.unlink()
-    if damage != "absent":
-        archive.write_bytes(damaged(whole, damage))
-    assert str(archive) in error_of(extract, archive, tmp_path / "out", ["a"], 1_000_000)
-    assert not (tmp_path / "out").exists()
+    assert str(archive) in error_of(extract, archive, home / "out", ["a"], 1_000_000)
 
 
 def test_missing_files_are_added_and_the_users_own_are_kept(tmp_path):
@@ -463,18 +374,14 @@ def test_missing_files_are_added_and_the_users_own_are_kept(tmp_path):
     assert not (tmp_path / "out.making").exists()
 
 
-# --- Killed, interrupted, two at once, no room ----------------------------------------------------
-
-
 @contextlib.contextmanager
 def run(code, **options):
     """Start Python code in another process, and make sure that it ends."""
     start = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     start += "from pathlib import Path\nfrom datasets import download as module, files\n"
     command = [sys.executable, "-c", start + code]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes, **options)
     try:
         yield process
     finally:
@@ -498,7 +405,7 @@ def wait_for(condition):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_a_killed_download_is_resumed(server, tmp_path, name):
-    url = server.add("/file.bin", CONTENT, does.hangs_after(200_000), does.honest)
+    url = server.add("/file.bin", CONTENT, does.hangs_after(200_000), WHOLE)
     part = tmp_path / "set" / "file.bin.part"
     with run(download_code(remote(url), tmp_path)) as process:
         wait_for(lambda: part.exists() and part.stat().st_size > 100_000)

@@ -35,21 +35,18 @@ def parse(path):
 
 
 def assert_is(dataset, folder, ending, counts):
-    parts = ("train", "validation", "test")
-    images = [getattr(dataset, f"{part}_images") for part in parts]
-    labels = [getattr(dataset, f"{part}_labels") for part in parts]
+    images = [getattr(dataset, f"{part}_images") for part in ("train", "validation", "test")]
+    labels = [getattr(dataset, f"{part}_labels") for part in ("train", "validation", "test")]
     assert [part.shape for part in images] == [(count, 28, 28, 1) for count in counts]
     assert [part.shape for part in labels] == [(count,) for count in counts]
     assert {part.dtype for part in images} == {np.dtype(np.uint8)}
     assert {part.dtype for part in labels} == {np.dtype(np.int32)}
-    for image_file, label_file, chosen in (
-        (IMAGES, LABELS, slice(0, 2)),
-        (TEST_IMAGES, TEST_LABELS, slice(2, 3)),
-    ):
-        sizes, pixels = parse(folder / (image_file + ending))
+    for first, chosen in ((0, slice(0, 2)), (2, slice(2, 3))):
+        sizes, pixels = parse(folder / (FILES[first] + ending))
         assert sizes == (sum(counts[chosen]), 28, 28)
         assert np.concatenate(images[chosen]).tobytes() == bytes(pixels)
-        assert np.concatenate(labels[chosen]).tolist() == parse(folder / (label_file + ending))[1]
+        _, numbers = parse(folder / (FILES[first + 1] + ending))
+        assert np.concatenate(labels[chosen]).tolist() == numbers
 
 
 def load_error(data, data_dir):
@@ -72,9 +69,6 @@ def test_sample_data_is_read_like_an_independent_parser_does(tmp_path, folder):
     assert dataset.class_names == tuple("0123456789")
     with pytest.raises(ValueError, match="smaple"):
         mnist.load("smaple", tmp_path)
-
-
-# --- Faults ---------------------------------------------------------------------------------------
 
 
 def packed(change):
@@ -112,26 +106,18 @@ def test_a_damaged_file_is_named(tmp_path, folder, name, damage, reason):
     assert path.read_bytes() == content
 
 
-def test_a_label_that_is_no_digit_is_named(tmp_path, folder):
+def test_labels_that_are_no_digits_and_files_that_unpack_to_gigabytes(tmp_path, folder):
     path = folder / f"{LABELS}.gz"
     idx = bytearray(gzip.decompress(path.read_bytes()))
     idx[8 + 17] = 10
     path.write_bytes(gzip.compress(idx))
     assert f"{path} is wrong: image 17 has label 10" in load_error("sample", tmp_path)
-
-
-def test_a_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path, folder):
-    path = folder / f"{LABELS}.gz"
-    zeros = gzip.compress(bytes(1 << 24), compresslevel=1)
-    path.write_bytes(path.read_bytes() + zeros * 200)  # 3 GB in 15 MB
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 24), 1) * 200)  # 3 GB in 15 MB
     tracemalloc.start()
     assert "found more" in load_error("sample", tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
-
-
-# --- The published files --------------------------------------------------------------------------
 
 
 def test_unpacked_files_go_before_archives(tmp_path):
@@ -168,9 +154,6 @@ def test_what_is_missing_is_downloaded_from_a_mirror_that_answers(tmp_path, monk
     assert not any("lecun" in url for url in asked[0].urls)  # closed since 2024
 
 
-# --- One's own picture ----------------------------------------------------------------------------
-
-
 def seven(size=280, width=24, paper=255, ink=0, box=(80, 60, 180, 220), mode="L"):
     """Draw a seven without a bar, its corners in `box`."""
     left, top, right, bottom = box
@@ -186,9 +169,9 @@ def likeness(image, expected):
     return max(np.corrcoef(place.ravel(), expected.ravel())[0, 1] for place in moved)
 
 
-def brightness(picture, share):
-    """Multiply a picture's rows and columns, (H, W), by a share of the light."""
-    return Image.fromarray(np.uint8(np.asarray(picture) * share))
+def lit(share):
+    """Draw a seven of which each pixel, (H, W), has this share of the light."""
+    return Image.fromarray(np.uint8(np.asarray(seven()) * share))
 
 
 def noisy(picture, deviation=6):
@@ -233,8 +216,8 @@ TROUBLES = {
     "black on nothing": lambda: transparent((0, 0, 0)),
     "white on nothing": lambda: transparent((255, 255, 255)),
     "palette with transparency": lambda: transparent((0, 0, 0)).quantize(16),
-    "light from one side": lambda: brightness(seven(), LIGHT[:, None] * LIGHT),
-    "half in the shade": lambda: brightness(seven(), EDGE[:, None] * np.ones(280)),
+    "light from one side": lambda: lit(LIGHT[:, None] * LIGHT),
+    "half in the shade": lambda: lit(EDGE[:, None] * np.ones(280)),
     "noise": lambda: noisy(seven(paper=200, ink=120)),
     "out of focus": lambda: seven().filter(ImageFilter.GaussianBlur(4)),
     "specks": with_specks,
@@ -254,7 +237,7 @@ def test_every_picture_of_a_digit_gives_the_same_image(trouble, tmp_path):
     assert 0.8 < image.sum() / expected.sum() < 1.25
 
 
-def test_a_picture_is_placed_as_mnist_s_images_are(tmp_path):
+def test_a_picture_is_placed_as_mnist_s_images_are(tmp_path, folder):
     seven().save(tmp_path / "seven.png")
     image = mnist.read_picture(tmp_path / "seven.png")[..., 0]
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
@@ -263,11 +246,7 @@ def test_a_picture_is_placed_as_mnist_s_images_are(tmp_path):
     for axis in (0, 1):
         assert abs(np.average(np.arange(28), weights=image.sum(axis=1 - axis)) - 14) < 0.6
     assert image.max() == 255
-    assert 0 in image[rows[0] : rows[-1], columns[0] : columns[-1]]
-
-
-def test_the_images_themselves_come_back_nearly_as_they_were(folder, tmp_path):
-    for image in mnist.load("sample", tmp_path).test_images[:50]:
+    for image in mnist.load("sample", tmp_path).test_images[:50]:  # they come back as they were
         Image.fromarray(image[..., 0]).save(tmp_path / "image.png")
         assert likeness(mnist.read_picture(tmp_path / "image.png"), image) > 0.95
 
@@ -283,8 +262,6 @@ def test_thin_lines_stay_and_long_tails_stay_inside(tmp_path):
     _, columns, _ = np.nonzero(mnist.read_picture(tmp_path / "blot.png"))
     assert np.ptp(columns) + 1 >= 19
 
-
-# --- Pictures of any kind -------------------------------------------------------------------------
 
 PHOTOGRAPH = np.asarray(  # smooth, so that a JPEG file hardly changes it
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)).resize((30, 20))
@@ -355,8 +332,6 @@ def test_what_is_no_picture_of_a_digit_is_one_line(make, reason, tmp_path):
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
-
-# --- The real images ------------------------------------------------------------------------------
 
 DOWNLOADS = ROOT / "datasets" / "downloads"
 
