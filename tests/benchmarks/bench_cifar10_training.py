@@ -1,11 +1,11 @@
-"""Example 06 beside TensorFlow's tutorial images/cnn, both as whole processes, in turn.
+"""Examples 06 and 14 beside TensorFlow's tutorial images/cnn, all as whole processes, in turn.
 
     python tests/benchmarks/bench_cifar10_training.py --seeds 0 1 2
 
 Each process starts cold, loads CIFAR-10 from the binary version, trains and evaluates. The tutorial
 (https://www.tensorflow.org/tutorials/images/cnn) is written anew from its description: three 3x3
 convolutions of 32, 64 and 64 filters, two poolings, dense 64, Adam, batches of 32, 10 epochs,
-the test images evaluated after each (its images a second include that). Last, example 06's training
+the test images evaluated after each (its images a second include that). Last, example 14's training
 step and the machine's matrix product are timed in turn, to see what share of that speed the step
 on whole images reaches.
 """
@@ -64,7 +64,7 @@ def tutorial(data_dir: Path, seed: int, epochs: int) -> dict:
 
 
 def multiplications(channels: tuple[int, ...]) -> int:
-    """Count what example 06's convolutions multiply in one training step, for one image.
+    """Count what example 14's convolutions multiply in one training step, for one image.
 
     Forward, the gradient of the kernels, the gradient of the inputs: three times the same number,
     except that the whitening only goes forward, and nobody asks for the gradient of its outputs.
@@ -87,17 +87,16 @@ def step_speed(pairs: int = 15) -> tuple[str, float, float]:
     """
     import numpy as np
 
-    from examples import common
-    from examples import example06_cifar10_cnn_nn as example06
+    from examples import example14_cifar10_record as example14
+    from examples.helpers import device
+    from examples.helpers.report import tf
 
-    tf = common.tf
-    dtype = common.start("auto")
+    dtype = device.start("auto")
     rng = np.random.default_rng(0)
-    count = example06.BATCH_SIZE
+    count = example14.BATCH_SIZE
     images = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
     labels = rng.integers(0, 10, count).astype(np.int32)
-    network = example06.Network(images, example06.CHANNELS, 10, dtype, 0)
-    training = example06.Training(network, 1)
+    training = example14.Training(example14.Network(images, example14.CHANNELS, dtype, 0))
     matrix = tf.cast(tf.random.normal([2048, 2048]), dtype)
     product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
 
@@ -105,14 +104,12 @@ def step_speed(pairs: int = 15) -> tuple[str, float, float]:
         return operations / seconds(work) / 1e9
 
     def step():
-        mirrored = np.zeros(count, np.float32)
-        training.train_step(images, labels, mirrored, tf.constant(0.1), tf.constant([0, 0]), 32)
-        training.step.numpy()
+        training.step(images, labels, tf.constant(0.1))["loss"].numpy()
 
     step(), product()
     speeds = []
     for _ in range(pairs):
-        ours = speed(step, 2 * count * multiplications(example06.CHANNELS))
+        ours = speed(step, 2 * count * multiplications(example14.CHANNELS))
         matmul = statistics.median(speed(lambda: product().numpy(), 2 * 2048**3) for _ in range(5))
         speeds.append((ours, ours / matmul))
     ours, shares = zip(*speeds, strict=True)
@@ -129,21 +126,25 @@ def main() -> None:
         args.output.write_text(json.dumps(result))
         return
 
-    sides = {"example 06": [], "tutorial images/cnn": []}
+    scripts = {
+        "example 06": ROOT / "examples" / "example06_cifar10_cnn_nn.py",
+        "example 14": ROOT / "examples" / "example14_cifar10_record.py",
+    }
+    sides = {name: [] for name in (*scripts, "tutorial images/cnn")}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
             common = ["--data-dir", args.data_dir, *epochs_flag(args)]
-            script = ROOT / "examples" / "example06_cifar10_cnn_nn.py"
-            flags = ["--models-dir", folder, "--seed", seed]
-            ours = {"seconds": in_own_process(script, *flags, *common)}
-            ours |= json.loads((Path(folder) / script.stem / "metrics.json").read_text())
+            for side, script in scripts.items():
+                flags = ["--models-dir", folder, "--seed", seed]
+                result = {"seconds": in_own_process(script, *flags, *common)}
+                written = (Path(folder) / script.stem / "metrics.json").read_text()
+                sides[side].append(result | json.loads(written))
             output = Path(folder) / "tutorial.json"
             flags = ["--tutorial", seed, "--output", output]
-            theirs = {"seconds": in_own_process(__file__, *flags, *common)}
-            theirs |= json.loads(output.read_text())
-        for side, result in zip(sides, (ours, theirs), strict=True):
-            sides[side].append(result)
-            accuracy, time_taken = result["test_accuracy"], result["seconds"]
+            result = {"seconds": in_own_process(__file__, *flags, *common)}
+            sides["tutorial images/cnn"].append(result | json.loads(output.read_text()))
+        for side, results in sides.items():
+            accuracy, time_taken = results[-1]["test_accuracy"], results[-1]["seconds"]
             print(f"seed {seed}: {side:19} {accuracy:.2%} in {time_taken:.0f} s", flush=True)
 
     rows = [["", "test accuracy, median (range)", "seconds, median (range)", "images a second"]]
@@ -152,13 +153,17 @@ def main() -> None:
         times = [result["seconds"] for result in results]
         speed = statistics.median(result["images_per_second"] for result in results)
         rows.append([name, spread(accuracies, ".2%"), spread(times, ".0f"), f"{speed:,.0f}"])
-    pairs = zip(*sides.values(), strict=True)
-    ratio = statistics.median(ours["seconds"] / theirs["seconds"] for ours, theirs in pairs)
+    *ours, theirs = ([result["seconds"] for result in results] for results in sides.values())
+    ratios = [
+        statistics.median(one / other for one, other in zip(times, theirs, strict=True))
+        for times in ours
+    ]
     precision, speed, share = step_speed()
     title = (
-        f"{len(args.seeds)} seeds, whole processes in turn; example 06 takes {ratio:.2f} times as "
-        f"long as the tutorial (median of the pairs). Its training step computes {speed:.0f} "
-        f"GFLOP/s, {share:.0%} of what a {precision} matrix product beside it reaches."
+        f"{len(args.seeds)} seeds, whole processes in turn; example 06 takes {ratios[0]:.2f} times "
+        f"as long as the tutorial, example 14 {ratios[1]:.2f} times (medians of the pairs). "
+        f"Example 14's training step computes {speed:.0f} GFLOP/s, {share:.0%} of what a "
+        f"{precision} matrix product beside it reaches."
     )
     report(title, rows, __file__, args)
 
