@@ -15,8 +15,7 @@ sys.path.insert(0, str(ROOT))  # so that `datasets`, `examples` and `models` are
 
 # What the figures need of the examples' helpers, which set the environment before TensorFlow is
 # imported; nothing else in docs/figures imports them.
-from examples import common  # noqa: E402  # isort: skip
-from examples.common import vgg16_checkpoint as vgg16_checkpoint  # noqa: E402  # isort: skip
+from examples.helpers import cli, report  # noqa: E402  # isort: skip
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
@@ -37,13 +36,13 @@ def run(main: Callable[[], None]) -> None:
     folder = parser.parse_args().folder
     tf.keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
-    common.run(main)
+    cli.run(main)
 
 
 def save(figure: plt.Figure, name: str) -> Path:
     """Write a figure as images/NAME.png, close it, and say so."""
-    path = common.save_figure(figure, folder / "images" / f"{name}.png")
-    print("wrote", common.shown(path))
+    path = report.save_figure(figure, folder / "images" / f"{name}.png")
+    print("wrote", cli.shown(path))
     return path
 
 
@@ -59,7 +58,7 @@ def write(text: str, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     script = f"docs/figures/{name.partition('_')[0]}.py"
     path.write_text(f"<!-- made by {script} -->\n\n{text.strip()}\n")
-    print("wrote", common.shown(path))
+    print("wrote", cli.shown(path))
     return path
 
 
