@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPT = (ROOT / "setup_env.sh").read_text()
 OLDER = next(Path.home().glob(".pyenv/versions/3.11.*/bin/python3"), shutil.which("python3.11"))
+QUIET = {"UV_NO_INDEX": "1", "UV_HTTP_RETRIES": "2", "UV_PYTHON_DOWNLOADS": "never"}
 NARROWER = "tiny==1 ; python_version > '3'"  # another lock that installs the same
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="setup_env.sh is a bash script")
 
@@ -35,9 +36,8 @@ class Clone:
             file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
             file.writestr(f"{about}/entry_points.txt", "[console_scripts]\ntiny = tiny:main\n")
             file.writestr(f"{about}/RECORD", "")
-        self.environment = os.environ | {"UV_FIND_LINKS": str(folder), "UV_NO_INDEX": "1"}
-        self.environment |= {"UV_CACHE_DIR": str(cache), "UV_PYTHON_DOWNLOADS": "never"}
-        self.environment |= {"UV_HTTP_RETRIES": "2", "PYTHON": sys.executable}
+        self.environment = os.environ | {"UV_CACHE_DIR": str(cache), "UV_FIND_LINKS": str(folder)}
+        self.environment |= {"PYTHON": sys.executable, **QUIET}
         self.require("tiny==1", hashlib.sha256(wheel.read_bytes()).hexdigest())
 
     def require(self, line: str, checksum: str) -> None:
@@ -70,9 +70,8 @@ def test_the_command_runs_in_an_environment_that_is_made_once_and_may_be_moved(c
     assert clone.run("bash", "-c", say, "-", "two words", "--gpu") == (42, said, "")
     clone.root = clone.root.rename(tmp_path / "moved")
     assert clone.run("tiny") == (0, "tiny works\n", "")
-    activate = f'source "{clone.root}/.venv/bin/activate" && tiny && echo $VIRTUAL_ENV'
-    output = subprocess.check_output(["bash", "-c", activate], text=True)
-    assert output == f"tiny works\n{clone.root}/.venv\n"
+    activate = f'source "{clone.root}/.venv/bin/activate" && tiny'
+    assert subprocess.check_output(["bash", "-c", activate]) == b"tiny works\n"
     (clone.root / "requirements.txt").write_text("another==1  # why\n")
     assert "requirements.txt; ./setup_env.sh --lock renews it" in clone.run("tiny")[2]
 
@@ -105,10 +104,10 @@ def test_stopped_at_any_time_it_leaves_all_or_nothing(clone, kind):
     assert not list(clone.root.glob(".venv.new-*")), "what was left has been removed"
 
 
-OFFLINE = {"UV_NO_INDEX": "0", "UV_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+REFUSED = {"UV_NO_INDEX": "0", "UV_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9"}
 NO_PYTHON = {"PYTHON": "", "UV_PYTHON_PREFERENCE": "only-managed", "UV_PYTHON_INSTALL_DIR": "/-"}
 FAULTS = [
-    ("requirements.lock cannot be installed, offline?: Request failed", OFFLINE),
+    ("requirements.lock cannot be installed, offline?: Request failed", REFUSED),
     ("no Python 3.11 to 3.13 is found (PYTHON=... names one), and none can be", NO_PYTHON),
     ("PYTHON=/bin/sh is not Python 3.11 to 3.13", {"PYTHON": "/bin/sh"}),
     ("Hash mismatch for `tiny==1`", {"checksum": "0" * 64}),
@@ -147,6 +146,5 @@ def test_uv_is_fetched_and_its_checksum_verified(clone, tmp_path):
 def test_the_second_lock_has_what_a_gpu_needs_beside_the_first():
     locks = [(ROOT / name).read_text() for name in ("requirements.lock", "requirements-cuda.lock")]
     first, second = (set(re.findall(r"(?m)^([\w-]+)==", lock)) for lock in locks)
-    extra = metadata.requires("tensorflow") or []
-    extra = {re.split("[^a-z0-9-]", line)[0] for line in extra if line.startswith("nvidia")}
+    extra = set(re.findall(r"nvidia-[\w-]+", str(metadata.requires("tensorflow"))))
     assert extra and extra <= second and not first & second
