@@ -12,7 +12,6 @@ import io
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -73,12 +72,6 @@ def error_of(call, *args):
         call(*args)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def unused_url():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/file.bin"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +181,7 @@ def test_a_useless_answer_leaves_the_partial_file_alone_and_the_error_says_all(
 ):
     monkeypatch.chdir(tmp_path)
     part = lay(tmp_path, CONTENT[:1000], "file.bin.part")
-    gone, closed = server.add("/gone", CONTENT, GONE), unused_url()
+    gone, closed = server.add("/gone", CONTENT, GONE), "http://127.0.0.1:9/nobody"
     longer = server.add("/longer", CONTENT + b"!", does.ignores_range)
     message = error_of(
         download, remote(gone, longer, server.add("/page", b"", PAGE), closed), Path()
