@@ -67,7 +67,7 @@ def fill(folder: Path, files: Sequence[str], make: Callable[[Path], None]) -> Pa
     def missing() -> list[str]:
         return [file for file in files if not os.path.isfile(folder / file)]
 
-    if not missing() and not temporary.exists():
+    if not missing() and not os.path.exists(temporary):
         return folder
     with only_process(folder):
         shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed

@@ -72,13 +72,10 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(sample_dir, tmp_
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, make):
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "sample").write_text("a file in the place of the folder")
-    with pytest.raises(DataError, match="cannot write to") as error:
-        make(tmp_path)
-    assert str(tmp_path / "sample") in str(error.value)
-    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"cannot write to .*sample[^\n]*$"):
+        sample.make_mnist(tmp_path)
 
 
 def test_digits_are_scikit_learn_s_placed_like_those_of_mnist(sample_dir):
