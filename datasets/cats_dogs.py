@@ -115,26 +115,25 @@ def load(
         DataError: the archive is damaged or wrong, or cannot be fetched or read.
         ValueError: `data` is neither "full" nor "sample".
     """
-    if data not in ("full", "sample"):
-        raise ValueError(f'data must be "full" or "sample", not {data!r}')
     path = data_dir / "cats_dogs" / "train.zip"
     if data == "sample":
         path = sample.make_cats_dogs(data_dir) / "train.zip"
+    elif data != "full":
+        raise ValueError(f'data must be "full" or "sample", not {data!r}')
     elif not os.path.exists(path):
         path = download(_SMALL if small else _MICROSOFT, data_dir)
-    report = path.with_name(path.name + ".report.json")
+    report = path.with_name(f"{path.name}.report.json")
     try:
         archive = zipfile.ZipFile(path)
-        names = sorted({entry.filename for entry in archive.infolist() if not entry.is_dir()})
-        left_out = _left_out(path, archive, names, report)
+        left_out = _left_out(path, archive, report)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise wrong(path, f"it is no whole zip archive ({error})") from error
     except OSError as error:
         raise unreadable(path, error) from error
 
     numbered = []
-    for name in names:
-        if name not in left_out and (found := _PHOTOGRAPH.search(name)):
+    for name in set(archive.namelist()) - left_out.keys():
+        if found := _PHOTOGRAPH.search(name):
             numbered.append((int(found[2]), CLASS_NAMES.index(found[1].lower()), name))
     parts: dict[str, list[Photograph]] = {"train": [], "validation": [], "test": []}
     for number, label, name in sorted(numbered):
@@ -154,25 +153,17 @@ def _part(number: int, validation_share: int) -> str:
     return "validation" if before % validation_share == validation_share - 1 else "train"
 
 
-def _left_out(
-    path: Path, archive: zipfile.ZipFile, names: list[str], report: Path
-) -> dict[str, str]:
-    """Return the files that are no photograph with the reason for each, and write the report.
-
-    The report also says which archive it is about. As long as it is this one, nothing is decoded.
-    """
+def _left_out(path: Path, archive: zipfile.ZipFile, report: Path) -> dict[str, str]:
+    """Return why files are left out, by name; from the report, if it is about this archive."""
     state = path.stat()
-    about = {
-        "archive": path.name,
-        "bytes": state.st_size,
-        "modified_ns": state.st_mtime_ns,
-        "checked_by": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-    }
+    about = {"archive": path.name, "bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+    about["checked_by"] = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         before = json.loads(report.read_text())
         if all(before[key] == value for key, value in about.items()):
             return dict(before["left_out"])
 
+    names = sorted({name for name in archive.namelist() if not name.endswith("/")})
     # Decoding releases Python's lock, so that threads are enough to use all cores.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         problems = pool.map(lambda name: _problem(archive, name), names)

@@ -4,8 +4,7 @@ The data set and both of its file formats are described at
 https://www.cs.toronto.edu/~kriz/cifar.html and in A. Krizhevsky, "Learning Multiple Layers of
 Features from Tiny Images", 2009. The binary version has five files of 10,000 training images and
 one of 10,000 test images: for each image a byte with the label, then its red, green and blue plane.
-The python version has pickled dictionaries with the same. A pickle is a program, so none is loaded
-but those of the published archive.
+The python version has pickles of the same. A pickle is a program: only the published ones are read.
 """
 
 import hashlib

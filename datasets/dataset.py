@@ -11,21 +11,11 @@ class Dataset:
 
     Train on the training images, make choices by the validation images, and use the test images
     once, at the end.
-
-    Attributes:
-        name: what the data is called wherever it shows, such as "CIFAR-10".
-        train_images: (N, H, W, C) np.uint8, 0 to 255.
-        train_labels: (N,) np.int32, indices into `class_names`.
-        validation_images: (N, H, W, C) np.uint8.
-        validation_labels: (N,) np.int32.
-        test_images: (N, H, W, C) np.uint8.
-        test_labels: (N,) np.int32.
-        class_names: one name for each label.
     """
 
-    name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
+    name: str  # what the data is called wherever it shows, such as "CIFAR-10"
+    train_images: np.ndarray  # np.uint8 (N, H, W, C), 0 to 255
+    train_labels: np.ndarray  # np.int32 (N,), indices into class_names
     validation_images: np.ndarray
     validation_labels: np.ndarray
     test_images: np.ndarray
@@ -42,10 +32,9 @@ class Dataset:
         class_names: tuple[str, ...],
     ) -> "Dataset":
         """Hold back the last `validation` of the training images and labels."""
-        images, labels = training
-        cut = len(images) - validation
-        parts = images[:cut], labels[:cut], images[cut:], labels[cut:]
-        return cls(name, *parts, *test, class_names)
+        (images, labels), cut = training, len(training[0]) - validation
+        held_back = images[cut:], labels[cut:]
+        return cls(name, images[:cut], labels[:cut], *held_back, *test, class_names)
 
     def summary(self, train_images: int) -> str:
         """Describe the data set in one line, of which so many training images are used."""

@@ -60,12 +60,11 @@ class RemoteFile:
 
 
 class _MirrorError(Exception):
-    """One mirror failed."""
+    """One mirror failed. `retry`: it may work if asked again. `slow`: it works, but too slowly."""
 
     def __init__(self, reason: str, retry: bool = False, slow: bool = False):
         super().__init__(textwrap.shorten(reason, 100))
-        self.retry = retry  # it may work if asked again
-        self.slow = slow  # it works, but too slowly
+        self.retry, self.slow = retry, slow
 
 
 def verify(path: Path, remote: RemoteFile) -> None:
@@ -111,9 +110,8 @@ def _bar(verb: str, name: str, size: int | None, **options: Any) -> tqdm:
 def download(remote: RemoteFile, data_dir: Path) -> Path:
     """Return data_dir / remote.path, a verified file, which is fetched if it is not there yet.
 
-    A file that is in place, also one put there by hand, is verified and used. If there is none, the
-    mirrors are tried in order. Where one breaks off or is too slow, the next one continues; if all
-    others fail, a slow one is used after all. Without size and checksum, all that is checked is
+    The mirrors are tried in order. Where one breaks off or is too slow, the next one continues; if
+    all others fail, a slow one is used after all. Without size and checksum, all that is checked is
     that the server sent as much as it announced.
 
     Raises:
@@ -145,10 +143,9 @@ def _fetch(remote: RemoteFile, target: Path) -> None:
                 queue.insert(0, (url, attempt + 1, min_speed))
                 continue
             print(f"{url}: {error}", file=sys.stderr, flush=True)
+            failures.append(f"{url} ({error})")
             if error.slow:  # when all the others have failed, it is better than none
                 queue.append((url, 1, 0))
-            else:
-                failures.append(f"{url} ({error})")
         except OSError as error:
             raise DataError(
                 f"cannot write {part.absolute()}: {error.strerror}; "

@@ -1,8 +1,4 @@
-"""Drawings of objects of 32 kinds, in any size: what sample data shows in place of photographs.
-
-Each kind is described in a few lines, and drawn with random size, place, slant, colours, background
-and noise by `drawn_objects`.
-"""
+"""Drawings of objects of 32 kinds, in any size: what sample data shows in place of photographs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +17,7 @@ Drawing = list[tuple[tuple[int, int], Outline]]  # inks, each with what it fills
 
 
 def _oval(x: float, y: float, radius_x: float, radius_y: float = 0.0) -> Outline:
-    """Return an ellipse around (x, y); a circle without `radius_y`."""
-    return _arc(x, y, radius_x, radius_y or radius_x, 0, 360)
+    return _arc(x, y, radius_x, radius_y or radius_x, 0, 360)  # a circle without radius_y
 
 
 def _arc(x: float, y: float, radius_x: float, radius_y: float, start: int, stop: int) -> Outline:
@@ -226,8 +221,6 @@ CIFAR10_KINDS, OTHER_KINDS = tuple(_CIFAR10_DRAWINGS), tuple(_OTHER_DRAWINGS)
 FACE_KINDS = tuple(_FACE_DRAWINGS)
 DRAWINGS = _CIFAR10_DRAWINGS | _OTHER_DRAWINGS | _FACE_DRAWINGS
 
-# --- Drawing --------------------------------------------------------------------------------------
-
 SUPERSAMPLING = 4  # shapes are drawn so many times larger and then scaled down, for smooth edges
 FRACTION_BITS = 4  # OpenCV takes coordinates as whole sixteenths of a pixel
 BATCH = 250  # images coloured at once: some tens of megabytes at 64 x 64
@@ -259,9 +252,7 @@ def drawn_objects(
 def draw_shapes(
     drawings: Sequence[Drawing], labels: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw objects without colours, each at a random place.
-
-    Labels (N,) say which of the drawings to take.
+    """Draw objects, of which labels (N,) say which drawings they are, each at a random place.
 
     Returns:
         np.uint8 (N, size, size, 2): how much of each pixel body and details cover, of 255.

@@ -67,7 +67,7 @@ def fill(folder: Path, files: Sequence[str], make: Callable[[Path], None]) -> Pa
     def missing() -> list[str]:
         return [file for file in files if not os.path.isfile(folder / file)]
 
-    if not missing() and not temporary.exists():
+    if not missing() and not os.path.exists(temporary):
         return folder
     with only_process(folder):
         shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
@@ -94,11 +94,11 @@ def extract(archive: Path, folder: Path, members: Sequence[str], max_bytes: int)
     """Fill a folder with `members`, and nothing else, of a tar.gz archive, and return the folder.
 
     "cifar-10-batches-bin/test_batch.bin" becomes folder/test_batch.bin. If none is missing, the
-    archive is not even opened. One with devices, links that lead out, or a member twice is refused.
+    archive is not even opened.
 
     Raises:
-        DataError: the archive is damaged or hostile, lacks a member, or all that is in it has more
-            than `max_bytes`; or the disk is full.
+        DataError: the archive is damaged, lacks a member, has a member twice, devices, links that
+            lead out, or more than `max_bytes` in all; or the disk is full.
     """
 
     def make(temporary: Path) -> None:

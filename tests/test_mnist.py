@@ -82,9 +82,7 @@ def packed(change):
     [
         (lambda content: b"", "it begins with"),
         (lambda content: b"<html>404</html>", "no whole gzip file"),
-        (lambda content: content[:5], "no whole gzip file"),
         (lambda content: content[: len(content) // 2], "no whole gzip file"),
-        (lambda content: content[:-8], "no whole gzip file"),
         (lambda content: content[:-8] + b"\0\0\0\0" + content[-4:], "no whole gzip file"),
         (lambda content: content + b"rubbish", "no whole gzip file"),
         (lambda content: content[:40] + b"\xff" * 40 + content[80:], "is wrong"),
@@ -141,17 +139,13 @@ def test_unpacked_files_go_before_archives(tmp_path):
 
 
 def test_what_is_missing_is_downloaded_from_a_mirror_that_answers(tmp_path, monkeypatch):
-    asked = []
-
     def download(remote, data_dir):
-        asked.append(remote)
-        raise DataError("no network")
+        raise DataError(f"{remote.path} {remote.urls}")
 
     monkeypatch.setattr(mnist, "download", download)
-    assert load_error("full", tmp_path) == "no network"
-    assert asked[0].path == "mnist/train-images-idx3-ubyte.gz"
-    assert [url.rsplit("/", 1)[1] for url in asked[0].urls] == ["train-images-idx3-ubyte.gz"] * 2
-    assert not any("lecun" in url for url in asked[0].urls)  # closed since 2024
+    error = load_error("full", tmp_path)
+    assert error.startswith("mnist/train-images-idx3-ubyte.gz ")
+    assert error.count("/train-images-idx3-ubyte.gz'") == 2 and "lecun" not in error  # closed
 
 
 def seven(size=280, width=24, paper=255, ink=0, box=(80, 60, 180, 220), mode="L"):
