@@ -349,7 +349,7 @@ def test_a_page_fits_the_window_by_day_and_night(browser, name, width):
 @built
 def test_equations_are_drawn_without_a_network_and_no_page_is_wider_than_a_phone(browser):
     browser.resize(390)
-    pages = ["measured.html", *(f"notes/{note.stem}.html" for note in NOTES)]
+    pages = ["results.html", *(f"notes/{note.stem}.html" for note in NOTES)]
     pages += [f"examples/{example.path.stem}.html" for example in EXAMPLES.values()]
     drawn = "document.querySelectorAll('mjx-container svg').length"
     for page in pages:
