@@ -3,7 +3,7 @@
     python docs/figures/transfer.py
 
 writes docs/images/transfer_*.png and docs/notes/_generated/transfer_*.md. All is sample data: the
-small VGG16 that the examples have for it, which has learned to tell 20 kinds of drawn objects apart,
+small VGG16 of the examples, which has learned to tell 20 kinds of drawn objects apart,
 and drawings of ten other kinds. The script takes two minutes, and half a minute more the first
 time, when the small VGG16 is trained: with TensorFlow's deterministic operations (`drawing.run`),
 which the examples do without, so that it is kept in a folder of its own.
