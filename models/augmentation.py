@@ -1,7 +1,10 @@
-"""How images of digits are changed at random for training, and looked at from several places.
+"""Images seen anew: turned, stretched, mirrored and moved, by one operation for a whole batch.
 
-Example 04 writes both out and explains them; example 05 takes them from here.
+Example 04 writes the two functions for digits out and explains them; example 05 takes them from
+here, as example 10 does with those for photographs.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -44,3 +47,53 @@ def nine_views(images: np.ndarray) -> np.ndarray:
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     size = images.shape[1]
     return np.stack([padded[:, y : y + size, x : x + size] for y, x in np.ndindex(3, 3)])
+
+
+def warp(images: tf.Tensor, size: int, amounts: tf.Tensor) -> tf.Tensor:
+    """Look at images through a frame that is resized, stretched, turned, moved and mirrored.
+
+    Args:
+        images: uint8 (N, side, side, 3).
+        size: height and width of the results.
+        amounts: float32 (6, N), all 0 for the whole image as it is: logarithm of the frame's size,
+            of its stretch; angle in radians; place to the right and down, as shares of the side;
+            mirrored if above 0.
+
+    Returns:
+        What is in the frame, uint8 (N, size, size, 3). Beyond the border comes the reflection.
+    """
+    zoom, stretch, angle, right, down, mirror = tf.unstack(amounts)
+    side = images.shape[1]
+    width, height = (tf.exp(zoom + s) * (side / size) for s in (stretch, -stretch))
+    width *= tf.where(mirror > 0, -1.0, 1.0)
+    # Pixel (x, y) of the result is pixel (a x + b y + c, d x + e y + f) of the image.
+    a, b = width * tf.cos(angle), -height * tf.sin(angle)
+    d, e = width * tf.sin(angle), height * tf.cos(angle)
+    middle, zero = (size - 1) / 2, tf.zeros_like(a)
+    c = (side - 1) / 2 + side * right - (a + b) * middle
+    f = (side - 1) / 2 + side * down - (d + e) * middle
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
+        output_shape=[size, size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+
+
+def whole(images: np.ndarray, size: int, view: Sequence[float] = (0, 0, 0, 0, 0, 0)) -> np.ndarray:
+    """Return uint8 images (N, side, side, 3) as (N, size, size, 3), all in the same view."""
+    amounts = np.repeat(np.float32(view)[:, None], len(images), axis=1)
+    return warp(images, size, amounts).numpy()
+
+
+def ten_views(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield uint8 images (N, size, size, 3): the whole of each image, and its mirror image.
+
+    Then four frames a little smaller, towards the corners, and their mirror images.
+    """
+    corners = [(-0.08, x, y) for x in (-0.04, 0.04) for y in (-0.04, 0.04)]
+    for zoom, x, y in ((0, 0, 0), *corners):
+        for mirror in (0, 1):
+            yield whole(images, size, (zoom, 0, 0, x, y, mirror))

@@ -103,7 +103,8 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:  # TensorFlow wraps the system's errors
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:150]
+        line = str(error).partition("\n")[0][-150:]  # TensorFlow names the path first, then why
+        reason = getattr(error, "strerror", None) or line
         raise UserError(f"cannot write {shown(path)}: {reason}") from error
 
 

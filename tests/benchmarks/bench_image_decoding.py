@@ -20,14 +20,14 @@ from side_by_side import seconds, write
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
+from examples.helpers import cli  # noqa: E402  # isort: skip  # before TensorFlow
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from datasets import cats_dogs  # noqa: E402
 
-tf = common.tf
 SIDE = 128  # pixels, to which photographs are shrunk
 PHOTOGRAPHS = 200
 ROUNDS = 7
@@ -143,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    cli.run(main)
