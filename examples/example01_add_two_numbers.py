@@ -1,57 +1,56 @@
 """Example 01: add two numbers with TensorFlow.
 
-You will learn the words that everything else is said in: a tensor with its shape and dtype, eager
-execution, a graph and its nodes, a variable, a gradient, and the device that did the work.
+You will learn the words that everything else is said in: a tensor with its shape and
+dtype, eager execution, a graph and its nodes, a variable, a gradient, and the device
+that did the work.
 
-    python examples/example01_add_two_numbers.py                # 3 + 4
-    python examples/example01_add_two_numbers.py 0.1 0.2        # any two numbers
+    python examples/example01_add_two_numbers.py            # 3 + 4
+    python examples/example01_add_two_numbers.py 0.1 0.2    # any two numbers
 
-Before this one: the installation (README, "Two commands"). After it: example 02, which trains a
-first network and watches it with TensorBoard. Nothing is measured here, and no files are written.
+Before this one: the installation (README). After it: example 02, which trains a first
+network and watches it with TensorBoard. Nothing is measured here, and no files are
+written.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `examples` is ours
-from examples import common  # isort: skip  # before TensorFlow, which it imports silently
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `examples` is ours
+from examples.helpers import cli, device  # isort: skip  # before TensorFlow
 
 import tensorflow as tf
 
 A, B = 3.0, 4.0
 
 # %% Tensors
-# A tensor is an array of numbers that are all of one kind, its dtype. Its shape has one entry for
-# each axis: () is a single number, (3,) a vector, (10000, 28, 28) ten thousand pictures of 28 rows
-# and 28 columns. We use float32, as networks do: 4 bytes, 7 digits, up to 3.4e38. A Python number
-# without a point would become int32, and nothing can be learned by gradients in whole numbers.
+# A tensor is an array of numbers that are all of one kind, its dtype. Its shape has
+# one entry for each axis: () is a single number, (3,) a vector, (10000, 28, 28) ten
+# thousand pictures of 28 rows and 28 columns. We use float32, as networks do: 4 bytes,
+# 7 digits, up to 3.4e38. A Python number without a point would become int32, and
+# nothing can be learned by gradients in whole numbers.
 
 
 def number(text: str) -> float:
     """Parse a finite number that float32 can hold, for argparse."""
     value = float(text)
     if not abs(value) <= float(tf.float32.max):  # also refuses nan
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a number between -3.4e38 and 3.4e38"
-        )
+        raise argparse.ArgumentTypeError(f"{text} is not from -3.4e38 to 3.4e38")
     return value
 
 
 def describe(name: str, tensor: tf.Tensor) -> None:
     """Print a tensor's value, shape and dtype in one line."""
-    print(
-        f"  {name} = {tensor.numpy()}, shape {tensor.shape}, dtype {tensor.dtype.name}"
-    )
+    dtype = tensor.dtype.name
+    print(f"  {name} = {tensor.numpy()}, shape {tensor.shape}, dtype {dtype}")
 
 
 # %% Graph
-# Eager execution computes an operation when Python comes to its line, as in any program.
-# tf.function runs the Python code once, with placeholders in place of the numbers, and keeps only
-# the operations: a graph, whose nodes are joined by tensors. Later calls with tensors of the same
-# shape and dtype run the graph, without Python: that is faster, and a graph can be saved.
+# Eager execution computes an operation when Python comes to its line, as in any
+# program. tf.function runs the Python code once, with placeholders in place of the
+# numbers, and keeps only the operations: a graph, whose nodes are joined by tensors.
+# Later calls with tensors of the same shape and dtype run the graph, without Python:
+# that is faster, and a graph can be saved.
 
 
 @tf.function
@@ -62,11 +61,38 @@ def add(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 def nodes(graph: tf.Graph) -> list[tuple[str, str, str]]:
     """Return the name, the operation and the inputs of each node of a graph."""
-    found = graph.get_operations()
     return [
-        (n.name, n.type, ", ".join(tensor.op.name for tensor in n.inputs))
-        for n in found
+        (node.name, node.type, ", ".join(tensor.op.name for tensor in node.inputs))
+        for node in graph.get_operations()
     ]
+
+
+# %% Variable
+# A tensor never changes; a variable does. The weights of a network are variables.
+
+
+def add_in_place(a: tf.Tensor, b: tf.Tensor) -> tf.Variable:
+    """Return a variable that has begun as a, and to which b was added."""
+    variable = tf.Variable(a)
+    variable.assign_add(b)
+    return variable
+
+
+# %% Gradient
+# The tape records operations on what it watches and goes through them backwards. If a
+# grows by 1, a * b grows by b. Training a network asks how the loss grows with each of
+# the weights.
+
+
+def gradients(a: tf.Tensor, b: tf.Tensor) -> dict[str, list[float]]:
+    """Return how a + b and a * b grow with a, and how with b."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([a, b])
+        results = {"a + b": a + b, "a * b": a * b}
+    return {
+        name: [float(gradient) for gradient in tape.gradient(result, [a, b])]
+        for name, result in results.items()
+    }
 
 
 # %% Run
@@ -75,74 +101,50 @@ def nodes(graph: tf.Graph) -> list[tuple[str, str, str]]:
 def main(argv: list[str] | None = None) -> dict:
     """Add two numbers in three ways, print what happens, and return what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "a", type=number, nargs="?", default=A, help="first number (%(default)s)"
-    )
-    parser.add_argument(
-        "b", type=number, nargs="?", default=B, help="second number (%(default)s)"
-    )
+    for name, value in (("a", A), ("b", B)):
+        parser.add_argument(
+            name, type=number, nargs="?", default=value, help="default %(default)s"
+        )
     words = sys.argv[1:] if argv is None else argv
-    asks_for_help = {"-h", "--help"} & set(words)
-    args = parser.parse_args(
-        words if asks_for_help else ["--", *words]
-    )  # -1e5 is no flag
-    common.start("float32")
+    if not {"-h", "--help"} & set(words):
+        words = ["--", *words]  # -1e5 is a number, not a flag
+    args = parser.parse_args(words)
+    device.start("float32")
 
     print("1. Two tensors")
     a, b = tf.constant(args.a, tf.float32), tf.constant(args.b, tf.float32)
     describe("a", a)
     describe("b", b)
-
     print("2. Eager: computed at once")
     total = a + b  # Python's + calls tf.add
     describe("a + b", total)
-
     print("3. Graph: traced once, then run")
     from_graph = add(a, b)
     add(b, a)  # other numbers, the same shapes and dtypes: the same graph
     describe("add(a, b)", from_graph)
+    found = nodes(add.get_concrete_function(a, b).graph)
     print(f"  {add.experimental_get_tracing_count()} graph for two calls; its nodes:")
-    graph = nodes(add.get_concrete_function(a, b).graph)
-    for name, operation, inputs in [("name", "operation", "inputs"), *graph]:
+    for name, operation, inputs in [("name", "operation", "inputs"), *found]:
         print(f"    {name:10}{operation:13}{inputs}".rstrip())
-
-    # A tensor never changes; a variable does. The weights of a network are variables.
     print("4. Variable: it changes in place")
-    variable = tf.Variable(a)
-    variable.assign_add(b)
+    variable = add_in_place(a, b)
     describe("a, after assign_add(b)", variable)
-
-    # The tape records operations on what it watches and goes through them backwards. If a grows by
-    # 1, a * b grows by b. Training a network asks how the loss grows with each of the weights.
     print("5. Gradient: how the result changes with a and b")
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch([a, b])
-        results = {"a + b": a + b, "a * b": a * b}
-    gradients = {
-        what: tape.gradient(result, [a, b]) for what, result in results.items()
-    }
-    for what, (by_a, by_b) in gradients.items():
-        print(f"  of {what}: {by_a.numpy()} by a, {by_b.numpy()} by b")
-
-    print("6. Device")
-    print(f"  a + b was computed on {total.device}")
-    return {
-        "sum": float(total),
-        "sum_from_graph": float(from_graph),
-        "sum_in_variable": float(variable),
-        "nodes": graph,
-        "gradients": {
-            what: [float(g) for g in pair] for what, pair in gradients.items()
-        },
-        "device": total.device,
-    }
+    slopes = gradients(a, b)
+    for name, (by_a, by_b) in slopes.items():
+        print(f"  of {name}: {by_a} by a, {by_b} by b")
+    print(f"6. Device\n  a + b was computed on {total.device}")
+    sums = {"sum": float(total), "sum_from_graph": float(from_graph)}
+    sums["sum_in_variable"] = float(variable)
+    return sums | {"nodes": found, "gradients": slopes, "device": total.device}
 
 
 # %% What to try next
-# * 0.1 0.2, and 16777216 1: what is wrong with the sums, and what does dtype tf.float64 change?
-# * Put print("tracing") into add(): when is it printed, when not? And tf.print("running")?
-# * Add [1, 2, 3] and [10], then [1, 2, 3] and [1, 2]: which shapes go together (broadcasting)?
+# * 0.1 0.2, and 16777216 1: what is wrong with the sums? What does tf.float64 change?
+# * Put print("tracing") into add(): when is it printed? And tf.print("running")?
+# * Add [1, 2, 3] and [10], then [1, 2, 3] and [1, 2]: which shapes go together
+#   (broadcasting)?
 # * return 2 * a + b in add(): which nodes come in, and what are the gradients?
 
 if __name__ == "__main__":
-    common.run(main)
+    cli.run(main)

@@ -1,8 +1,10 @@
-"""Weights that a run of an example has left for later, as a TensorFlow checkpoint."""
+"""What a run of an example has left for later: weights in a checkpoint, a SavedModel."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from models import WeightsError
 
@@ -33,3 +35,15 @@ def read_weights(network: tf.Module, folder: Path, script: str) -> None:
         tf.train.Checkpoint(network=network).read(str(folder / "weights")).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
         raise WeightsError(f"{folder}/weights is damaged or of another network: {again}") from error
+
+
+def describe(signature: SignatureDef) -> str:
+    """Describe a signature of a SavedModel in one line: what goes in and what comes out."""
+
+    def tensors(named: Mapping) -> str:
+        return ", ".join(
+            f"{name} {tf.as_dtype(info.dtype).name} {tf.TensorShape(info.tensor_shape)}"
+            for name, info in sorted(named.items())
+        )
+
+    return f"{tensors(signature.inputs)} -> {tensors(signature.outputs)}"

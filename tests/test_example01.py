@@ -2,73 +2,47 @@
 graph that runs, that the gradients are right, and that what is no number is refused.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from examples import example01_add_two_numbers as example01  # noqa: E402
+from examples import example01_add_two_numbers as example01
 
 
-@pytest.mark.parametrize(("a", "b"), [(3, 4), (-3, 4.5), (0.1, 0.2), (1e-50, -1e5), (3e38, -3e38)])
+@pytest.mark.parametrize(("a", "b"), [(3, 4), (-3, 4.5), (0.1, 0.2), (1e-50, -1e5), (3e38, 3e38)])
 def test_every_way_of_adding_gives_the_sum(a, b):
     result = example01.main([str(a), str(b)])
-    expected = np.float32(a) + np.float32(b)
+    with np.errstate(over="ignore"):
+        expected = np.float32(a) + np.float32(b)
     for key in ("sum", "sum_from_graph", "sum_in_variable"):
         assert result[key] == expected, key
     assert result["gradients"]["a + b"] == [1, 1]
     assert result["gradients"]["a * b"] == [np.float32(b), np.float32(a)]
+    assert example01.add.experimental_get_tracing_count() == 1  # whatever the numbers
 
 
 def test_without_arguments_it_adds_the_numbers_of_its_help(capsys):
     assert example01.main([])["sum"] == example01.A + example01.B
     with pytest.raises(SystemExit):
         example01.main(["--help"])
-    assert f"({example01.A})" in capsys.readouterr().out
+    assert f"default {example01.A}" in capsys.readouterr().out
 
 
 def test_what_is_printed(capsys):
     result = example01.main(["3", "4"])
     output = capsys.readouterr().out
     assert "a = 3.0, shape (), dtype float32" in output
-    assert "a + b = 7.0, shape (), dtype float32" in output
     assert "a, after assign_add(b) = 7.0" in output
     assert "of a * b: 4.0 by a, 3.0 by b" in output
-    assert result["device"] in output
-    assert any(result["device"].endswith(f"{kind}:0") for kind in ("CPU", "GPU"))
-
-
-def test_the_nodes_printed_are_those_of_the_graph_and_compute_the_sum(capsys):
-    nodes = example01.main(["3", "4"])["nodes"]
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    for name, operation, inputs in nodes:
-        assert [name, operation, *inputs.split()] in lines
+    assert f"computed on {result['device']}\n" in output
     # Follow the nodes by hand, from the placeholders to the last of them.
     values = {"a": 30.0, "b": 12.0}
-    for name, operation, inputs in nodes:
+    lines = [line.split() for line in output.splitlines()]
+    for name, operation, inputs in result["nodes"]:
+        assert [name, operation, *inputs.split()] in lines
         given = [values[source] for source in inputs.split(", ") if source]
-        if operation == "AddV2":
-            values[name] = given[0] + given[1]
-        elif operation == "Identity":
-            (values[name],) = given
-        else:
-            assert operation == "Placeholder"
-    assert values[nodes[-1][0]] == 42
-
-
-def test_it_is_traced_once_whatever_the_numbers():
-    for numbers in (["1", "2"], ["5", "-6"]):
-        example01.main(numbers)
-    assert example01.add.experimental_get_tracing_count() == 1
-
-
-def test_a_sum_too_large_for_float32_is_infinite():
-    assert example01.main(["3e38", "3e38"])["sum"] == np.inf
+        if operation != "Placeholder":
+            values[name] = {"AddV2": sum, "Identity": lambda one: one[0]}[operation](given)
+    assert values[result["nodes"][-1][0]] == 42
 
 
 @pytest.mark.parametrize(
@@ -92,17 +66,3 @@ def test_three_numbers_are_too_many(capsys):
         example01.main(["1", "2", "3"])
     assert error.value.code == 2
     assert "unrecognized arguments: 3" in capsys.readouterr().err
-
-
-def test_as_a_program_it_writes_nothing_but_its_text(tmp_path):
-    process = subprocess.run(
-        [sys.executable, example01.__file__, "20", "22"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0
-    assert "a + b = 42.0" in process.stdout
-    assert process.stderr == ""
-    assert list(tmp_path.iterdir()) == []
