@@ -62,7 +62,7 @@ def test_docstring(path, capsys):
 def test_it_is_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 300
     (main,) = [node for node in tree_of(path).body if getattr(node, "name", "") == "main"]
-    assert main.end_lineno - main.lineno < 40
+    assert main.end_lineno - main.lineno <= 40
     assert ast.unparse(main).startswith("def main(argv: list[str] | None=None) -> dict:")
 
 
@@ -123,7 +123,7 @@ SHORT = {
     "03": ("--epochs 4", 0.8),
     "04": ("--epochs 2", 0.6),
     "05": ("--epochs 2", 0.6),
-    "06": ("--epochs 2 --train-images 2000", 0.3),
+    "06": ("--epochs 3 --train-images 2000 --batch-size 50", 0.3),
     "07": ("--epochs 5 --train-images 600 --test-images 200 --no-baseline", 0.6),
     "10": ("--epochs 3", 0.6),
     "11": ("--epochs 5", 0.8),
