@@ -310,7 +310,7 @@ REFUSED = {
     "half": lambda whole: whole[: len(whole) // 2],
     "end": lambda whole: whole[:-5],
     "byte": lambda whole: flipped(whole, len(whole) // 2),
-    "checksum": lambda whole: flipped(whole, len(whole) - 8),
+    "checksum": lambda whole: flipped(gzip.compress(gzip.decompress(whole) + bytes(1 << 20)), -8),
     "endless": lambda whole: gzip.compress(ENDLESS.tobuf()),
     "empty": lambda whole: b"",
     "text": lambda whole: b"<html>Please log in</html>" * 100,
