@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from datasets import mnist, sample
+from datasets import drawings, mnist
 
 # %% Classification
 
@@ -345,7 +345,7 @@ def draw_average_precision() -> None:
 
 
 # %% A scene
-# Drawings of datasets/sample.py in front of a landscape: where each of them is, is known exactly.
+# Drawings of datasets/drawings.py in front of a landscape: where each of them is, is known exactly.
 
 HEIGHT, WIDTH, HORIZON = 96, 144, 62  # pixels
 THINGS = (  # kind, side of its square, top, left, colours of body and details, seed of its pose
@@ -384,7 +384,7 @@ def make_scene() -> Scene:
     for kind, side, top, left, body, detail, seed in THINGS:
         rng = np.random.default_rng(seed)
         # (side, side, 2): how much of each pixel body and details cover, of 255
-        (coverage,) = sample._draw([sample._DRAWINGS[kind]], np.array([0]), side, rng)
+        (coverage,) = drawings.draw_shapes([drawings.DRAWINGS[kind]], np.array([0]), side, rng)
         whole = np.zeros((HEIGHT, WIDTH, 2))
         whole[top : top + side, left : left + side] = coverage[: HEIGHT - top] / 255
         share = whole.sum(axis=-1)
