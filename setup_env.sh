@@ -60,7 +60,6 @@ minor() { "$1" -ISc 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/n
 suits() { case $(minor "$1") in 3.11 | 3.12 | 3.13) ;; *) return 1 ;; esac }
 pins() { echo "${1#"$root"/}: checksum $(sed 's/ *#.*//; /^$/d' "$1" | cksum)"; } # see its lock
 contents() { echo "$device $(cat "$requirements" "${locks[@]}" 2>/dev/null | cksum)"; }
-
 is_whole() { # it was made from what is there now, and PYTHON is not another one
   [ "$(cat "$venv/setup_env.stamp" 2>/dev/null)" = "$(contents)" ] && [ -x "$venv/bin/python" ] &&
     { [ -z "${PYTHON:-}" ] || [ "$(minor "$PYTHON")" = "$(minor "$venv/bin/python")" ]; }
@@ -86,7 +85,8 @@ make_whole() { # aside: whatever happens, $venv is the old environment or all of
   exec 9<"$root/setup_env.sh" && "$new/bin/python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
   if is_whole; then rm -rf "$new"; return; fi # another call, for which this one has waited, did it
   say "${venv##*/}: Python $(minor "$new/bin/python"), ${locks[*]##*/}"
-  set -- pip sync --python "$new" --require-hashes --only-binary :all: "${locks[@]}"
+  set -- pip sync --python "$new" --require-hashes --only-binary :all: "${locks[@]}" \
+    ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} # else each import of TensorFlow costs 6 s more
   "$uv" "$@" --offline 2>/dev/null || run_uv "${locks[*]##*/} cannot be installed" "$@"
   contents 2>/dev/null >"$new/setup_env.stamp" || fail "disk full: $new"
   rm -rf "$venv" && mv "$new" "$venv"
