@@ -1,19 +1,18 @@
 """Checks the parts of example 04: that the table in it is right, that the learning rate rises and
-falls, and that the batches are augmented images. Whole runs are checked in test_mnist_cnns.py; that
-its network is the one of example 05 is checked with that example.
+falls, and what the network is given to see. Whole runs are checked in test_mnist_cnns.py; that its
+network is the one of example 05 is checked with that example.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from datasets import mnist
+from examples import example04_mnist_cnn_layers as example04
+from models import augmentation
 
-from datasets import mnist  # noqa: E402
-from examples import example04_mnist_cnn_layers as example04  # noqa: E402
+tf = example04.tf
 
 
 @pytest.fixture(scope="module")
@@ -23,37 +22,87 @@ def data(sample_dir):
 
 def test_the_table_of_weights_is_right():
     text = Path(example04.__file__).read_text()
-    model = example04.make_model()
-    for layer in model.layers:
+    for layer in example04.make_model().layers:
         if layer.name.startswith(("conv", "dense")):
             assert f"{layer.count_params():>11,}\n" in text, layer.name
 
 
-def test_the_learning_rate_rises_and_falls():
-    class Optimizer:
-        learning_rate = 0.0
-
-    callback = example04.OneCycle(peak=2.0, steps=11, epochs=4)
-    callback.set_model(type("Model", (), {"optimizer": Optimizer()})())
+def test_the_learning_rate_rises_and_falls(monkeypatch):
+    monkeypatch.setattr(example04, "make_model", lambda: None)
+    model = tf.keras.Sequential([tf.keras.layers.Input((1,)), tf.keras.layers.Dense(1)])
     rates = []
-    for epoch in range(4):
-        callback.on_epoch_begin(epoch)
-        for batch in range(11):
-            callback.on_train_batch_begin(batch)
-            rates.append(callback.model.optimizer.learning_rate)
+    note = tf.keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
+    )
+    model.compile("sgd", "mse")
+    callbacks = [example04.OneCycle(2.0, 40), note]
+    model.fit(np.zeros((10, 1)), np.zeros((10, 1)), 1, 4, verbose=0, callbacks=callbacks)
     top = int(np.argmax(rates))
-    assert 0 < rates[0] < rates[top] <= 2
-    assert 0 < rates[-1] < 0.1
+    assert (rates[0], len(rates), max(rates)) == (0, 40, 2)
+    assert top / 40 == example04.WARM_UP
     assert np.all(np.diff(rates[: top + 1]) > 0)
     assert np.all(np.diff(rates[top:]) < 0)
-    assert top / 44 == pytest.approx(example04.WARM_UP, abs=0.05)
+    assert rates[-1] < 0.1
 
 
-def test_a_batch_is_augmented_images_and_one_hot_labels(data):
-    images, labels = next(iter(example04.batches(data.train_images, data.train_labels, 32, 0)))
-    assert images.shape == (32, 28, 28, 1)
-    assert images.dtype == np.uint8
-    assert labels.shape == (32, 10)
-    assert np.all(np.sort(labels, axis=1) == np.eye(10)[9])
-    originals = {image.tobytes() for image in data.train_images}
-    assert not originals & {image.tobytes() for image in images.numpy()}
+# --- What the network is given to see -------------------------------------------------------------
+
+
+def epochs_of(data, *epochs):
+    batches = example04.batches(data.train_images, data.train_labels, 32, 0, range(*epochs))
+    return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+
+def test_an_epoch_is_every_image_once_changed_and_with_its_label(data, monkeypatch):
+    originals = {image.tobytes(): i for i, image in enumerate(data.train_images)}
+    images, labels = epochs_of(data, 1)[0]
+    assert (images.shape, images.dtype, labels.shape) == ((32, 28, 28, 1), np.uint8, (32, 10))
+    assert not originals.keys() & {image.tobytes() for image in images}
+    for name in ("ANGLE", "ZOOM", "SHIFT"):
+        monkeypatch.setattr(example04, name, 0)
+    images, labels = map(np.concatenate, zip(*epochs_of(data, 1), strict=True))
+    places = [originals[image.tobytes()] for image in images]
+    assert len(set(places)) == len(places) == 1280  # seven images are left over
+    assert np.array_equal(labels, np.eye(10)[data.train_labels[places]])
+
+
+def test_what_comes_depends_on_the_seed_and_the_number_of_the_step(data):
+    whole, rest = epochs_of(data, 2), epochs_of(data, 1, 2)
+    assert len(whole) == 2 * len(rest)
+    for (images, labels), (same_images, same_labels) in zip(whole[40:], rest, strict=True):
+        assert np.array_equal(images, same_images)
+        assert np.array_equal(labels, same_labels)
+    assert not np.array_equal(whole[0][1], whole[40][1])  # another order in another epoch
+
+
+def test_augmentation_changes_little_and_never_the_same(data):
+    images = np.repeat(data.test_images[:1], 200, axis=0)
+    out = example04.augment(images, [0, 1]).numpy()
+    amounts = example04.ANGLE, example04.ZOOM, example04.SHIFT
+    imported = augmentation.turn_resize_move(images, [0, 1], *amounts)
+    assert np.array_equal(out, imported)  # what example 05 does is what is written out here
+    assert np.array_equal(out, example04.augment(images, [0, 1]))
+    assert len({image.tobytes() for image in out}) == 200
+    ink = out.sum(axis=(1, 2, 3)) / images[0].sum()
+    assert 0.65 < ink.min() < ink.max() < 1.5  # none is gone, none blown up
+    centres = (out * np.arange(28.0)[:, None, None]).sum(axis=(1, 2, 3)) / out.sum(axis=(1, 2, 3))
+    assert 1 < np.ptp(centres) < 6
+
+
+def test_augmentation_without_amounts_is_the_image(data):
+    images = data.test_images[:50]
+    assert np.array_equal(augmentation.turn_resize_move(images, [0, 0], 0, 0, 0), images)
+    assert not np.array_equal(augmentation.turn_resize_move(images, [0, 0], 0, 0, 2), images)
+
+
+@pytest.mark.parametrize("nine_views", [example04.nine_views, augmentation.nine_views])
+def test_nine_views_are_the_image_moved_by_a_pixel(nine_views):
+    images = np.random.default_rng(0).integers(1, 256, (2, 28, 28, 1), np.uint8)
+    views = nine_views(images)
+    assert np.array_equal(views[4], images)
+    for view, (y, x) in zip(views, np.ndindex(3, 3), strict=True):
+        moved = np.roll(images, (1 - y, 1 - x), axis=(1, 2))  # what leaves comes in opposite
+        for axis, step in ((1, y - 1), (2, x - 1)):
+            if step:
+                moved.swapaxes(0, axis)[-1 if step > 0 else 0] = 0  # there should be paper
+        np.testing.assert_array_equal(view, moved)
