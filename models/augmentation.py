@@ -84,7 +84,7 @@ def warp(images: tf.Tensor, size: int, amounts: tf.Tensor) -> tf.Tensor:
 
 def whole(images: np.ndarray, size: int, view: Sequence[float] = (0, 0, 0, 0, 0, 0)) -> np.ndarray:
     """Return uint8 images (N, side, side, 3) as (N, size, size, 3), all in the same view."""
-    amounts = np.repeat(np.float32(view)[:, None], len(images), axis=1)
+    amounts = np.repeat(np.array(view, np.float32)[:, None], len(images), axis=1)
     return warp(images, size, amounts).numpy()
 
 

@@ -47,7 +47,7 @@ class Config:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of all 128 weights, first layer first."""
-        layers = {
+        layers: dict[str, tuple[int, ...]] = {
             "conv1": (7, 7, 3, 64),
             "conv2_reduce": (1, 1, 64, 64),
             "conv2": (3, 3, 64, 192),
@@ -66,7 +66,7 @@ class Config:
             layers[f"auxiliary_{module}/reduce"] = (1, 1, outputs(module), 128)
             layers[f"auxiliary_{module}/dense"] = (4 * 4 * 128, 1024)
             layers[f"auxiliary_{module}/linear"] = (1024, self.classes)
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in layers.items():
             shapes[f"inception_v1/{name}/weights"] = shape
             shapes[f"inception_v1/{name}/biases"] = shape[-1:]

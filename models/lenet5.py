@@ -22,7 +22,7 @@ C3_INPUTS = [
 ]
 # What F6 should answer to each digit. The paper takes small drawings of the digits, 7 x 12 pixels,
 # and names random codes as the other way; these are random.
-CODES = np.random.default_rng(0).choice(np.float32([-1, 1]), (CLASSES, 84))
+CODES = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (CLASSES, 84))
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
