@@ -27,7 +27,7 @@ from datasets import mnist
 from examples.helpers.run import Run
 from models.augmentation import nine_views, turn_resize_move
 from models.saved import read_weights, write_weights
-from models.training import accuracy, count_parameters, one_cycle
+from models.training import accuracy, count_parameters, one_cycle, predict
 
 NAME = Path(__file__).stem
 EPOCHS = 6
@@ -183,17 +183,11 @@ def make_train_step(network: Network, optimizer: Adam):
 # %% Evaluation
 
 
-def predict(network: Network, images: np.ndarray, batch_size: int = 1000) -> np.ndarray:
-    """Return logits (N, 10) for images (N, 28, 28, 1); no image is left out."""
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([network.infer(images[i : i + batch_size]) for i in starts])
-
-
 def classify(picture: Path, network: Network, folder: Path) -> dict:
     """Say which digit a picture shows, by what the last run has learned."""
     image = mnist.read_picture(picture)  # (28, 28, 1)
     read_weights(network, folder, __file__)
-    probabilities = tf.nn.softmax(predict(network, image[None])[0]).numpy()
+    probabilities = tf.nn.softmax(predict(network.infer, image[None])[0]).numpy()
     return report.show_digit(image, probabilities, folder)
 
 
@@ -215,7 +209,7 @@ def train(run: Run, network, optimizer, data: mnist.Dataset, count: int, args) -
             seed = tf.constant([args.seed, run.step])
             run.record(train_step(images, labels, rate, seed))
         labels = data.validation_labels
-        logits = predict(network, data.validation_images)
+        logits = predict(network.infer, data.validation_images)
         loss, share = mean_loss(logits, labels), accuracy(logits, labels)
         run.validate({"validation_loss": loss, "validation_accuracy": share})
 
@@ -240,7 +234,8 @@ def main(argv: list[str] | None = None) -> dict:
     run = Run(folder, settings, __file__, args.epochs, steps, args.restart, **trained)
     train(run, network, optimizer, data, count, args)
 
-    views = np.stack([predict(network, view) for view in nine_views(data.test_images)])
+    nine = nine_views(data.test_images)
+    views = np.stack([predict(network.infer, images) for images in nine])
     logits, history = views.mean(axis=0), run.columns()
     probabilities, seconds = tf.nn.softmax(logits).numpy(), sum(history["seconds"])
     metrics = settings | {

@@ -41,7 +41,7 @@ def twins(monkeypatch):
 
 def test_same_weights_give_the_same_logits(data, monkeypatch):
     network, model = twins(monkeypatch)
-    ours = example05.predict(network, data.test_images, 100)
+    ours = example05.predict(network.infer, data.test_images, 100)
     theirs = model.predict(data.test_images, batch_size=100, verbose=0)
     assert ours.dtype == np.float32
     assert np.std(theirs) > 0.1

@@ -133,8 +133,8 @@ importlib.import_module("examples." + sys.argv[1]).main(sys.argv[3:])
 def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
     example, not_stopped, sample_dir, tmp_path, capsys, monkeypatch
 ):
-    """In the second epoch; example 03 in the last one of its first network."""
-    argv, when = tiny(example, sample_dir, tmp_path), 21 if example is example03 else 14
+    """In the second epoch; in example 03, in the last step of its first network."""
+    argv, when = tiny(example, sample_dir, tmp_path), 24 if example is example03 else 14
     with monkeypatch.context() as patch:
         patch.setattr(Run, "steps", Run.steps)  # so that it is set back
         send_in_step(when, signal.SIGINT)
@@ -142,7 +142,7 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
     assert code == 130
     assert "the same command goes on" in errors[-1]
     assert not list(tmp_path.glob("*/metrics.json"))
-    if example is example03:  # the epoch is brought to its end; the other network is not begun
+    if example is example03:  # the other network is not begun
         assert not list(tmp_path.glob("*/checkpoints"))
     assert without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
     assert states(example, tmp_path) == not_stopped[1]
