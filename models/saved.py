@@ -1,9 +1,9 @@
 """What a run of an example has left for later: weights in a checkpoint, a SavedModel."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf.json_format import ParseDict
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from models import WeightsError
@@ -37,13 +37,15 @@ def read_weights(network: tf.Module, folder: Path, script: str) -> None:
         raise WeightsError(f"{folder}/weights is damaged or of another network: {again}") from error
 
 
-def describe(signature: SignatureDef) -> str:
-    """Describe a signature of a SavedModel in one line: what goes in and what comes out."""
-
-    def tensors(named: Mapping) -> str:
-        return ", ".join(
+def describe(signature: SignatureDef | dict) -> str:
+    """Describe a SavedModel's signature, or its form in JSON: what goes in, what comes out."""
+    if isinstance(signature, dict):
+        signature = ParseDict(signature, SignatureDef(), ignore_unknown_fields=True)
+    sides = [
+        ", ".join(
             f"{name} {tf.as_dtype(info.dtype).name} {tf.TensorShape(info.tensor_shape)}"
             for name, info in sorted(named.items())
         )
-
-    return f"{tensors(signature.inputs)} -> {tensors(signature.outputs)}"
+        for named in (signature.inputs, signature.outputs)
+    ]
+    return " -> ".join(sides)

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples.common import tf  # noqa: E402, I001  # before all that imports TensorFlow
+from examples.helpers.report import tf  # noqa: E402, I001  # before all that imports TensorFlow
 
 import grpc  # noqa: E402
 import numpy as np  # noqa: E402
