@@ -16,7 +16,6 @@ sys.path.insert(0, str(ROOT))  # so that `datasets`, `examples` and `models` are
 # What the figures need of the examples' helpers, which set the environment before TensorFlow is
 # imported; nothing else in docs/figures imports them.
 from examples import common  # noqa: E402  # isort: skip
-from examples.common import vgg16_checkpoint as vgg16_checkpoint  # noqa: E402  # isort: skip
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
