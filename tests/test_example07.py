@@ -144,17 +144,16 @@ def features():
     return [(features[part], labels[part]) for part in (slice(360), slice(360, None))]
 
 
-@pytest.mark.parametrize("rate", [0.01, 1.0])
-def test_top_layer_takes_features_as_they_are(features, rate):
-    """And is that of the epoch with the lowest validation loss, which a high rate overshoots."""
-    kernel, bias, history = example07.train_top(*features, 3, 20, 32, rate, 0)
+def test_top_layer_takes_features_as_they_are(features):
+    """And is that of the epoch with the lowest validation loss, which this rate overshoots."""
+    kernel, bias, history = example07.train_top(*features, 3, 12, 32, 1.0, 0)
     (train, labels), (validation, answers) = features
     assert (kernel.shape, kernel.dtype, bias.dtype) == ((6, 3), np.float32, np.float32)
     logits = validation.astype(np.float32) @ kernel + bias
     loss = tf.keras.losses.sparse_categorical_crossentropy(answers, logits, from_logits=True)
     losses = history["validation_loss"]
     assert float(np.mean(loss)) == pytest.approx(min(losses), rel=1e-3)
-    assert losses[-1] > min(losses) or rate == 0.01
+    assert losses[-1] > min(losses)
     assert np.mean((train.astype(np.float32) @ kernel + bias).argmax(axis=1) == labels) > 0.9
 
 
@@ -166,7 +165,6 @@ def test_models_has_the_same_top_layer(features):
     assert np.array_equal(ours[0], theirs[0])
     assert np.array_equal(ours[1], theirs[1])
     assert ours[2] == theirs[2]
-    assert not np.array_equal(ours[0], example07.train_top(*features, 3, 3, 32, 0.01, 6)[0])
 
 
 # --- What the user can mend -----------------------------------------------------------------------
@@ -218,13 +216,6 @@ def test_weights_that_give_no_usable_features(
 )
 def test_flags_that_cannot_work(finished, sample_dir, models_dir, capsys, no_files, flags, told):
     argv = arguments(sample_dir, models_dir, *BRIEF, *flags.split())
-    assert told in error_of(example07.main, capsys, *argv)
-
-
-def test_sample_weights_where_full_size_is_expected(sample_dir, weights, tmp_path, capsys):
-    np.savez(tmp_path / "w.npz", **weights)
-    argv = arguments(sample_dir, tmp_path, "--weights", tmp_path / "w.npz")
-    told = "conv1_1/weights has shape (3, 3, 3, 8), expected (3, 3, 3, 64)"
     assert told in error_of(example07.main, capsys, *argv)
 
 

@@ -141,15 +141,6 @@ def test_any_damage_to_the_head_of_a_shard(tmp_path, images):
         assert np.array_equal(cached(tmp_path, images[:50])[0], first)
 
 
-@pytest.mark.parametrize("shape", [(99, 12), (100, 12), ()])
-def test_shard_of_another_form_is_computed_again(tmp_path, images, shape):
-    first, _ = cached(tmp_path, images[:100])
-    np.save(shards(tmp_path)[0], np.zeros(shape, np.float32 if shape == (100, 12) else np.float16))
-    second, computed = cached(tmp_path, images[:100])
-    assert computed == 100
-    assert np.array_equal(second, first)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_features_that_float16_cannot_hold(tmp_path, images, value):
@@ -161,12 +152,6 @@ def test_features_that_float16_cannot_hold(tmp_path, images, value):
     with pytest.raises(WeightsError, match="not finite, or too large for float16"):
         cached(tmp_path, images, extract=extract)
     assert not shards(tmp_path)  # nothing wrong is kept
-
-
-def test_a_folder_that_cannot_be_written(tmp_path, images):
-    (tmp_path / "features").write_text("a file")
-    with pytest.raises(WeightsError, match="cannot write"):
-        cached(tmp_path / "features", images)
 
 
 # --- Processes ------------------------------------------------------------------------------------
@@ -204,21 +189,6 @@ def test_killed_run_goes_on_at_the_next_missing_shard(tmp_path, images):
     assert computed == 350 - 100 * len(kept)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert np.array_equal(features, exact_features(images).astype(np.float16))
-
-
-def test_kill_while_a_shard_is_written(tmp_path, images, monkeypatch):
-    """What is cut off in the middle of a write never bears a shard's name."""
-
-    def save_half(file, array, allow_pickle):
-        file.write(b"\x93NUMPY\x01\x00")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "save", save_half)
-        with pytest.raises(KeyboardInterrupt):
-            cached(tmp_path, images)
-    assert not shards(tmp_path)
-    assert cached(tmp_path, images)[1] == 350
 
 
 def test_two_processes_at_once(tmp_path, images):

@@ -5,7 +5,6 @@ is one line that names it.
 
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 import h5py
@@ -136,40 +135,6 @@ def small_keras(weights):
 # --- The network ----------------------------------------------------------------------------------
 
 
-def test_published_sizes():
-    shapes = vgg16.Config().shapes()
-    assert len(shapes) == 32
-    assert list(shapes)[:2] == ["vgg_16/conv1/conv1_1/weights", "vgg_16/conv1/conv1_1/biases"]
-    assert shapes["vgg_16/fc6/weights"] == (7, 7, 512, 4096)
-    assert shapes["vgg_16/fc8/weights"] == (1, 1, 4096, 1000)
-    assert sum(np.prod(shape) for shape in shapes.values()) == 138_357_544  # the paper's table 2
-
-
-def test_same_logits_as_keras_layers(weights, images):
-    inputs = vgg16.preprocess(images, 64)
-    expected = small_keras(weights)(inputs).numpy()
-    np.testing.assert_allclose(
-        vgg16.VGG16(weights, SMALL)(inputs), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
-    )
-
-
-def test_preprocess_resizes_and_takes_the_mean_away():
-    grey = np.full((2, 32, 32, 3), 200, np.uint8)
-    result = vgg16.preprocess(grey, 224)
-    assert result.shape == (2, 224, 224, 3)
-    assert result.dtype == tf.float32
-    np.testing.assert_allclose(result[1, 100, 100], [76.32, 83.22, 96.06], rtol=1e-5)
-
-
-def test_logits_are_the_top_layer_on_features(weights, images):
-    network = vgg16.VGG16(weights, SMALL)
-    inputs = vgg16.preprocess(images, 64)
-    features = network.features(inputs)
-    assert features.shape == (3, SMALL.dense)
-    kernel, bias = weights["vgg_16/fc8/weights"][0, 0], weights["vgg_16/fc8/biases"]
-    np.testing.assert_allclose(network(inputs), features @ kernel + bias, rtol=1e-5, atol=1e-4)
-
-
 def test_new_top_layer(weights, images):
     network = vgg16.VGG16(weights, SMALL)
     inputs = vgg16.preprocess(images, 64)
@@ -282,13 +247,6 @@ def test_keras_file_without_top_is_refused(tmp_path, weights):
     assert "notop" in text
 
 
-def test_keras_layer_without_biases_is_named(tmp_path, weights):
-    path = write(tmp_path, "h5", weights)
-    with h5py.File(path, "r+") as file:
-        del file["block3_conv2/block3_conv2_b_1:0"]
-    assert "block3_conv2" in error_of(path)
-
-
 def test_other_keras_files_are_refused(tmp_path):
     """What today's Keras writes has another layout, under the same suffix."""
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(3, name="fc1")])
@@ -297,41 +255,26 @@ def test_other_keras_files_are_refused(tmp_path):
         assert name in error_of(tmp_path / name)
 
 
-@pytest.mark.parametrize("form", ["V1", "V2", "npz"])
-def test_missing_weight_is_named(tmp_path, weights, form):
-    path = write(tmp_path, form, {name: weights[name] for name in weights if name != BIASES})
-    text = error_of(path)
-    assert str(path) in text
-    assert f"{BIASES} is missing" in text
-
-
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize(
-    ("array", "told"),
-    [
+def test_what_is_wrong_is_named(tmp_path, weights, form):
+    def told(changed, config=SMALL):
+        path = write(tmp_path, form, changed)
+        text = error_of(path, config)
+        assert str(path) in text
+        return text
+
+    size = "conv1_1/weights has shape (3, 3, 3, 2), expected (3, 3, 3, 64)"
+    assert size in told(weights, vgg16.Config())
+    for array, text in (
         (np.zeros(9, np.float32), "has shape (9,), expected (8,)"),
         (np.zeros(8, np.float64), "has dtype float64, expected float32"),
-        (np.array([0, 0, 0, np.nan, 0, 0, 0, 0], np.float32), "holds values that are not finite"),
-    ],
-    ids=["shape", "dtype", "nan"],
-)
-def test_wrong_weight_is_named(tmp_path, weights, form, array, told):
-    path = write(tmp_path, form, {**weights, BIASES: array})
-    text = error_of(path)
-    assert str(path) in text
-    assert f"{BIASES} {told}" in text
-
-
-@pytest.mark.parametrize("form", ["V1", "V2", "npz"])
-def test_unknown_weight_is_named(tmp_path, weights, form):
-    path = write(tmp_path, form, {**weights, "vgg_16/fc9/biases": np.zeros(3, np.float32)})
-    assert "vgg_16/fc9/biases is not a weight of VGG16" in error_of(path)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_weights_of_another_size_are_refused(tmp_path, weights, form):
-    text = error_of(write(tmp_path, form, weights), vgg16.Config())
-    assert "vgg_16/conv1/conv1_1/weights has shape (3, 3, 3, 2), expected (3, 3, 3, 64)" in text
+        (np.array([np.nan] * 8, np.float32), "holds values that are not finite"),
+    ):
+        assert f"{BIASES} {text}" in told({**weights, BIASES: array})
+    if not form.startswith("h5"):
+        assert f"{BIASES} is missing" in told({n: weights[n] for n in weights if n != BIASES})
+        unknown = {**weights, "vgg_16/fc9/biases": np.zeros(3, np.float32)}
+        assert "vgg_16/fc9/biases is not a weight of VGG16" in told(unknown)
 
 
 class Trap:
@@ -353,14 +296,6 @@ def test_npz_with_pickles_is_refused(tmp_path, weights):
     assert not trace.exists()
 
 
-def test_npz_with_other_files_in_it_is_refused(tmp_path):
-    path = tmp_path / "w.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in SMALL.shapes():
-            archive.writestr(name, b"not an array")
-    assert "vgg_16/conv1/conv1_1/weights" in error_of(path)
-
-
 @pytest.mark.parametrize("name", ["vgg_16.ckpt", "w.h5", "w.npz", "w.ckpt.index"])
 def test_empty_text_and_truncated_files(tmp_path, weights, name):
     """Cut anywhere, a file is refused, and never takes the process down."""
@@ -374,17 +309,6 @@ def test_empty_text_and_truncated_files(tmp_path, weights, name):
     for damaged in [*(content[:cut] for cut in cuts), b"<html>404</html>" * 100]:
         path.write_bytes(damaged)
         assert f"cut_{name}".removesuffix(".index") in error_of(path)
-
-
-def test_truncated_or_missing_data_of_a_v2_checkpoint(tmp_path, weights):
-    path = write(tmp_path, "V2", weights)
-    data = tmp_path / "v2.ckpt.data-00000-of-00001"
-    content = data.read_bytes()
-    for cut in [0, 1, *np.linspace(100, len(content) - 1, 8).astype(int)]:
-        data.write_bytes(content[:cut])
-        assert str(path) in error_of(path)
-    data.unlink()
-    assert str(path) in error_of(path)
 
 
 @pytest.mark.parametrize("form", ["V1", "V2", "npz"])
