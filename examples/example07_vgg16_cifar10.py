@@ -1,113 +1,92 @@
-"""Example 07: transfer learning, VGG16 from ImageNet's thousand classes to CIFAR-10's ten.
+"""Example 07: transfer learning, VGG16 from ImageNet's thousand classes to ten others.
 
-You will learn how to take over a network that others have trained: read its checkpoint, rebuild it,
-check that it works, and give it a new top layer for a task of your own. All layers below the top
-one stay as they are, so what they make of an image is computed once and kept on disk.
+You will learn how to take over a neural network that others have trained: read its
+checkpoint, rebuild it, check that it works, and give it a new top layer for a task of
+your own. All layers below the top one stay as they are, so what they make of an image
+is computed once and kept on disk.
 
-    python examples/example07_vgg16_cifar10.py --data sample    # offline: small weights made here
-    python examples/example07_vgg16_cifar10.py                  # VGG16 (513 MB) and CIFAR-10
-    python examples/example07_vgg16_cifar10.py --train-images 50000 --test-images 10000    # hours
+    python examples/example07_vgg16_cifar10.py --data sample  # offline
+    python examples/example07_vgg16_cifar10.py                # VGG16 (513 MB), CIFAR-10
+    python examples/example07_vgg16_cifar10.py --train-images 50000 --test-images 10000
 
-The README has the measured results, each with its machine, versions, seed and time.
+The network is K. Simonyan's and A. Zisserman's (2014, https://arxiv.org/abs/1409.1556).
+That features from ImageNet serve other tasks was shown by J. Donahue et al. (2013,
+https://arxiv.org/abs/1310.1531).
 
-Before this one: example 06, a network trained on CIFAR-10 alone. After it: example 08, what becomes
-of a network when it is trained.
+docs/results.md has the measured results. Before this one: example 06, a network trained
+on CIFAR-10 alone. After it: example 08, what becomes of a network that is trained.
 """
 
 import gc
-import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `datasets` is ours
-from examples import common  # isort: skip  # before TensorFlow, which it imports silently
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
+from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
+import matplotlib
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from datasets import cifar10, pretrained, sample
-from datasets.download import DataError
-from models import feature_cache, vgg16
+from datasets import cifar10, drawings, pictures, pretrained
+from datasets.dataset import Dataset
+from models import sample_vgg16, vgg16, vgg16_files
+from models.feature_cache import cached_features
+from models.training import accuracy, count_parameters
 
 NAME = Path(__file__).stem
-EPOCHS = 30  # of the top layer
-BATCH_SIZE = 128  # of the top layer
+TRAIN_IMAGES = {"full": 3000, "sample": 5000}  # of the full data: with the test
+TEST_IMAGES = 1000  # images, six minutes on two cores in bfloat16
+VALIDATION_SHARE = 10  # one in so many training images is held back to choose by
+BATCH = 25  # images that go through VGG16 at once: more are no faster on a CPU
+EPOCHS = 30  # of the top layer, as all that follows
+BATCH_SIZE = 128
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
-DROPOUT = (
-    0.5  # of fc7's outputs while the top layer is trained, as VGG16 itself was trained
-)
-EXTRACTION_BATCH = 25  # images; larger is no faster on a CPU, and needs more memory
-TRAIN_IMAGES, TEST_IMAGES = (
-    3000,
-    1000,
-)  # of the full data: six minutes on two cores, bfloat16
-VALIDATION_SHARE = (
-    10  # every tenth of the training images is there to choose the best epoch by
-)
+DROPOUT = 0.5  # share of fc7's outputs left out, as when VGG16 itself was trained
 
 # %% 1. Download the checkpoint and extract it
-# vgg_16.ckpt is the original authors' network, converted by the TF-slim library in 2016. It is a
-# checkpoint in the oldest format, V1, which TensorFlow 2 still reads.
-#
-# With --data sample there is an archive of the same layout with a VGG16 of an eighth of the width.
-# It has learned to tell 20 kinds of drawn objects apart; the ten of the task are not among them.
-# Both are made by `common.vgg16_checkpoint`, with what datasets/pretrained.py knows of the archive.
+# vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016.
+# It is a checkpoint in the oldest format, V1, which TensorFlow 2 still reads. With
+# --data sample there is one of the same layout, of a VGG16 with an eighth of the width.
+# It has learned, here and in half a minute, to tell 20 kinds of drawn objects apart;
+# the ten kinds of the task are not among them.
+
+
+def find_vgg16(weights: Path | None, data: str, data_dir: Path):
+    """Return the file of weights, and the sizes of the VGG16 in it."""
+    if weights is None and data == "sample":
+        folder, draw = data_dir / "sample" / "vgg16", drawings.drawn_objects
+        return sample_vgg16.checkpoint(folder, drawings.OTHER_KINDS, draw)
+    return weights or pretrained.vgg16_checkpoint(data_dir), vgg16.Config()
+
 
 # %% 2. Reconstruct the network
-# The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other half of
-# this example: read it now. Each of the 32 weights is checked for its name, shape and dtype.
-
-
+# The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other
+# half of this example: read it now. Each of the 32 weights is checked for its name,
+# shape and dtype.
+#
 # %% 3. Check it on a photograph
-# If a single weight were in the wrong place, or the colours in the wrong order, the network would
-# still answer, but nonsense. A photograph of something it knows shows that it sees.
+# If a single weight were in the wrong place, or the colours in the wrong order, the
+# network would still answer, but nonsense. A photograph of something that it knows
+# shows that it sees.
 
 
-def check(network: vgg16.VGG16, checkpoint: Path, args) -> None:
-    """Print the five likeliest classes for a photograph, or for a drawing if weights are sample."""
+def check_on_picture(network: vgg16.VGG16, path: Path | None, names) -> None:
+    """Print the likeliest classes for a picture; by default one that it must know."""
     size, classes = network.config.image_size, network.config.classes
-    path = args.image
-    if path is None and classes < 1000:
-        kind = sample.OTHER_KINDS[0]
-        image, what = (
-            sample.drawn_objects([kind], 1, size, seed=8)[0][0],
-            f"a drawing ({kind})",
-        )
+    if path is None and classes < vgg16.Config().classes:
+        (image,), _ = drawings.drawn_objects(drawings.OTHER_KINDS[:1], 1, size, seed=8)
+        title = f"a drawn {drawings.OTHER_KINDS[0]}"
     else:
-        path = (
-            path
-            or Path(common.matplotlib.get_data_path())
-            / "sample_data"
-            / "grace_hopper.jpg"
-        )
-        try:
-            photograph = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        except Exception as error:  # a damaged file raises errors of a dozen kinds
-            raise common.UserError(
-                f"{path} cannot be read as an image: {error}"
-            ) from error
-        image, what = np.asarray(ImageOps.fit(photograph, (size, size))), path.name
-    try:
-        if classes < 1000:
-            names = pretrained.class_names(checkpoint.parent)
-        else:
-            names = pretrained.imagenet_class_names(args.data_dir)
-    except DataError as error:
-        print(f"   classes are shown as numbers: {error}")
-        names = [f"class {number}" for number in range(classes)]
-    probabilities = tf.nn.softmax(network(vgg16.preprocess(image[None], size)))[
-        0
-    ].numpy()
-    print(f"   what VGG16_{classes} sees in {what}:")
-    for index in np.argsort(-probabilities)[:5]:
-        print(f"   {probabilities[index]:7.2%}  {names[index]}")
+        path = path or Path(matplotlib.get_data_path(), "sample_data/grace_hopper.jpg")
+        picture = Image.fromarray(pictures.read_picture(path))
+        image, title = np.asarray(ImageOps.fit(picture, (size, size))), path.name
+    print(f"   what VGG16_{classes} sees in {title}:")
+    logits = network(vgg16.preprocess(image[None], size))
+    report.print_likeliest(tf.nn.softmax(logits[0]).numpy(), names)
 
 
 # %% 4. Save the model
@@ -115,308 +94,204 @@ def check(network: vgg16.VGG16, checkpoint: Path, args) -> None:
 # uint8 images of any size to probabilities, and needs none of our code to run.
 
 
-def save(network: vgg16.VGG16, folder: Path, digest: str) -> list[Path]:
-    """Write folder/checkpoint/ and folder/saved_model/, unless these weights are there already."""
-    mark = folder / "weights_sha256.txt"
-    if not mark.is_file() or mark.read_text() != digest:
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        tf.train.Checkpoint(network=network).write(str(part / "checkpoint" / "vgg_16"))
+def save_model(network: vgg16.VGG16, folder: Path) -> list[Path]:
+    """Write a checkpoint and a SavedModel to a folder, and return where they are."""
+    images = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
 
-        @tf.function(
-            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")]
-        )
-        def serve(images):
-            logits = network(vgg16.preprocess(images, network.config.image_size))
-            return {"probabilities": tf.nn.softmax(logits)}
+    @tf.function(input_signature=[images])
+    def serve(images):
+        logits = network(vgg16.preprocess(images, network.config.image_size))
+        return {"probabilities": tf.nn.softmax(logits)}
 
-        with common.silent_stderr():
-            tf.saved_model.save(
-                network, str(part / "saved_model"), {"serving_default": serve}
-            )
-        (part / mark.name).write_text(digest)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+    with cli.replacing(folder) as part:
+        checkpoint = tf.train.Checkpoint(network=network)
+        checkpoint.write(str(part / "checkpoint" / "vgg_16"))
+        tf.saved_model.save(network, str(part / "saved_model"), serve)
     return [folder / "checkpoint", folder / "saved_model"]
 
 
+def rebuild(path: Path, config, picture: Path | None, data_dir: Path, folder: Path):
+    """Do steps 2 to 4, in float32; return the weights, and where the model is saved."""
+    print(f"2. VGG16_{config.classes} from {cli.shown(path)}")
+    weights = vgg16_files.read(path, config)
+    network = vgg16.VGG16(weights, config)
+    print(f"   {len(weights)} weights, {count_parameters(network):,} parameters")
+    print("3. check")
+    names = pretrained.class_names(config.classes, data_dir)
+    check_on_picture(network, picture, names)
+    print("4. save")
+    return weights, save_model(network, folder / f"vgg16_{config.classes}")
+
+
 # %% 5. Transfer: a new top layer on fixed features
-# The five blocks, fc6 and fc7 are fixed, so an image's 4096 features never change. VGG16 costs 31
-# thousand million operations an image; the top layer 82 thousand. Computing the features once
-# and training on them makes an epoch take less than a second.
+# The five blocks, fc6 and fc7 are fixed, so an image's 4096 features never change.
+# VGG16 costs 31 thousand million operations an image; the top layer 82 thousand.
+# Computed once and kept on disk (models/feature_cache.py), features make an epoch take
+# less than a second.
 
 
-def fixed_part(network: vgg16.VGG16):
-    """Return a compiled function from uint8 images (N, 32, 32, 3) to features, float16 (N, 4096).
-
-    Resizing happens in it, on a batch: CIFAR-10 at 224 x 224 in float32 would need 36 GB.
-    """
+def compiled(function, image_size: int):
+    """Compile a part of the network, from uint8 images (N, 32, 32, 3) on."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.uint8)])
-    def extract(images):
-        features = network.features(vgg16.preprocess(images, network.config.image_size))
-        return tf.cast(features, tf.float16)
+    def compute(images):  # resized here: CIFAR-10 at 224 x 224 would need 36 GB
+        return function(vgg16.preprocess(images, image_size))
 
-    return extract
+    return compute
 
 
-def train_top(train, validation, classes: int, args):
-    """Train the top layer, a softmax regression, with AdamW; keep the best epoch's weights.
+# %% The top layer
+# It is a softmax regression, $\mathrm{softmax}(xW + b)$: in Keras a dense layer, whose
+# training is called `fit` (example 04). Three things help it on few images:
+#
+# * Some features are a hundred times as large as others. Each is brought to mean 0 and
+#   variance 1, so that one learning rate is right for all. In the end the scaling moves
+#   into $W$ and $b$, and the layer takes features as they are.
+# * Dropout sets half of the features to zero, others in every step, so that no answer
+#   hangs on a few (N. Srivastava et al. 2014, https://jmlr.org/papers/v15/).
+# * AdamW draws weights to zero (I. Loshchilov, F. Hutter 2019,
+#   https://arxiv.org/abs/1711.05101).
+#
+# Of all epochs, the one with the lowest validation loss is kept.
 
-    Features are scaled to mean 0 and variance 1 for training. The result takes them as they are:
-    the scaling is moved into the weights.
 
-    Args:
-        train: features, float16 (N, F), and labels, int32 (N,).
-        validation: likewise.
-        classes: how many.
-        args: the parsed flags.
+def train_top(train, validation, classes, epochs, batch_size, learning_rate, seed):
+    """Train a top layer on features, float (N, F), with labels, int32 (N,).
 
-    Returns:
-        Kernel, float32 (F, classes); bias, float32 (classes,); the history of loss and accuracy.
+    Returns its kernel (F, classes) and bias (classes,), and loss and accuracy by epoch.
     """
-    features, labels = train
-    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    chunks = np.array_split(
-        features, -(-len(features) // 1000)
-    )  # or the differences fill memory
-    variance = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks) / len(
-        features
+    tf.keras.utils.set_random_seed(seed)
+    mean = train[0].mean(axis=0, dtype=np.float64).astype(np.float32)
+    deviation = train[0].std(axis=0, dtype=np.float32) + 1e-6
+    dense = tf.keras.layers.Dense(classes, kernel_initializer="zeros")
+    top = tf.keras.Sequential([tf.keras.layers.Dropout(DROPOUT), dense])
+    top.compile(
+        tf.keras.optimizers.AdamW(learning_rate, weight_decay=WEIGHT_DECAY),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
     )
-    deviation = np.sqrt(variance) + 1e-6
+    best = tf.keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True)
+    bar = tqdm(desc="   training the top layer", total=epochs, leave=False)
+    update = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
+    history = top.fit(
+        (train[0] - mean) / deviation,
+        train[1],
+        batch_size,
+        epochs,
+        verbose=0,
+        callbacks=[best, update],
+        validation_data=((validation[0] - mean) / deviation, validation[1]),
+    ).history
+    bar.close()
+    kernel, bias = dense.get_weights()
+    kernel /= deviation[:, None]  # so that it takes features as they are
+    history = {key.replace("val_", "validation_"): history[key] for key in history}
+    return kernel, bias - mean @ kernel, history
 
-    kernel = tf.Variable(tf.zeros([features.shape[1], classes]))
-    bias = tf.Variable(tf.zeros([classes]))
-    optimizer = tf.keras.optimizers.AdamW(args.learning_rate, weight_decay=WEIGHT_DECAY)
-    optimizer.build([kernel, bias])
 
-    def measure(x, y, dropout_seed=None):
-        x = (tf.cast(x, tf.float32) - mean) / deviation
-        if dropout_seed is not None:
-            x = tf.nn.experimental.stateless_dropout(x, DROPOUT, dropout_seed)
-        logits = tf.matmul(x, kernel) + bias
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
-        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), y)
-        return loss, tf.reduce_mean(tf.cast(right, tf.float32))
+# %% VGG16_10
+# With the new top layer the network is whole again, from an image to ten logits. Tested
+# from end to end, it is as good as the top layer alone on what is stored.
 
-    @tf.function(reduce_retracing=True)
-    def train_step(x, y, seed):
-        with tf.GradientTape() as tape:
-            loss, accuracy = measure(x, y, seed)
-        gradients = tape.gradient(loss, [kernel, bias])
-        optimizer.apply_gradients(zip(gradients, [kernel, bias], strict=True))
-        return tf.stack([loss, accuracy])
 
-    history = {
-        "loss": [],
-        "accuracy": [],
-        "validation_loss": [],
-        "validation_accuracy": [],
+def transfer(weights, config, dtype, data: Dataset, limits, folder: Path, training):
+    """Train a top layer for these weights on the first images of each part of the data.
+
+    Returns the network with its new top layer, and the metrics.
+    """
+    gc.collect()  # earlier networks and what is compiled of them, which hold each other
+    network = vgg16.VGG16(weights, config, dtype)
+    source = vgg16.feature_source(weights, dtype)
+    extract = compiled(network.features, config.image_size)
+    images = data.train_images, data.validation_images, data.test_images
+    labels = data.train_labels, data.validation_labels, data.test_labels
+    train, validation, (features, answers) = (
+        (cached_features(folder, source, extract, x[:n], BATCH, "   VGG16")[:], y[:n])
+        for x, y, n in zip(images, labels, limits, strict=True)
+    )
+    classes, began = len(data.class_names), time.perf_counter()
+    kernel, bias, history = train_top(train, validation, classes, *training)
+    seconds = round(time.perf_counter() - began, 1)
+    if not np.isfinite(history["loss"] + history["validation_loss"]).all():
+        raise cli.UserError("the loss is not finite: use a smaller --learning-rate")
+    network.replace_top(kernel, bias)
+    correct = float(accuracy(features.astype(np.float32) @ kernel + bias, answers))
+    print(f"   the top layer alone, on stored features: test accuracy {correct:.4f}")
+    return network, {
+        "test_accuracy_of_top_layer": correct,
+        "train_images": len(train[1]) + len(validation[1]),
+        "train_seconds": seconds,
+        "parameters": count_parameters(network),
+        "history": history,
     }
-    best = (0.0, kernel.numpy(), bias.numpy())
-    for epoch in tqdm(range(args.epochs), "   training the top layer", leave=False):
-        order = np.random.default_rng([args.seed, epoch]).permutation(len(features))
-        batches = np.split(order, range(args.batch_size, len(order), args.batch_size))
-        rows = [
-            train_step(
-                features[batch],
-                labels[batch],
-                tf.constant([args.seed, epoch * 10_000 + i]),
-            )
-            for i, batch in enumerate(batches)
-        ]
-        values = [*np.mean(rows, axis=0), *map(float, measure(*validation))]
-        if not np.isfinite(values[0] + values[2]):
-            raise common.UserError(
-                f"the loss is {values[0]:.4g}: use a smaller --learning-rate"
-            )
-        for key, value in zip(history, values, strict=True):
-            history[key].append(float(value))
-        if values[-1] > best[0]:
-            best = (values[-1], kernel.numpy(), bias.numpy())
-    kernel = best[1] / deviation[:, None]
-    return kernel, best[2] - mean @ kernel, history
+
+
+def predict(network: vgg16.VGG16, images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return logits (N, 10) for uint8 images (N, 32, 32, 3), and images a second."""
+    infer, began = compiled(network, network.config.image_size), time.perf_counter()
+    starts = tqdm(range(0, len(images), BATCH), "   VGG16_10 end to end", leave=False)
+    logits = np.concatenate([infer(images[i : i + BATCH]) for i in starts])
+    return logits, round(len(images) / (time.perf_counter() - began), 1)
 
 
 # %% 6. Run, and compare with a network that has never seen an image
-# Is it the training on other images that helps, or would any VGG16 do? The same top layer on an
-# untrained VGG16 tells.
+# Is it what VGG16 has learned that helps, or would an untrained one do as well?
+
+
+def parse(argv: list[str] | None):
+    """Return the flags."""
+    parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
+    add = parser.add_argument
+    add("--test-images", type=cli.positive_int, default=TEST_IMAGES, metavar="N")
+    add("--weights", type=Path, metavar="PATH", help="VGG16: .ckpt, Keras' .h5 or .npz")
+    add("--image", type=Path, metavar="PATH", help="picture to check VGG16_1000 on")
+    add("--no-baseline", action="store_true", help="leave out the untrained network")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> dict:
     """Go through the six steps and return the metrics."""
-    parser = common.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    add = parser.add_argument
-    add(
-        "--test-images",
-        type=common.positive_int,
-        metavar="N",
-        help="use only the first N",
-    )
-    add(
-        "--weights",
-        type=Path,
-        metavar="PATH",
-        help="VGG16 as .ckpt (V1, V2), Keras' .h5, or .npz",
-    )
-    add("--image", type=Path, metavar="PATH", help="photograph to check VGG16_1000 on")
-    add("--no-baseline", action="store_true", help="leave out the untrained network")
-    args = parser.parse_args(argv)
-    dtype = common.start(args.precision)
-    folder = args.models_dir / NAME
-
+    args = parse(argv)
+    dtype, folder = device.start(args.precision), args.models_dir / NAME
     data = cifar10.load(args.data, args.data_dir)
-    limits = (TRAIN_IMAGES, TEST_IMAGES) if args.data == "full" else (50_000, 10_000)
-    count, test_count = args.train_images or limits[0], args.test_images or limits[1]
-    if count < 2 * VALIDATION_SHARE:
-        raise common.UserError(
-            f"--train-images {count} is too few: use {2 * VALIDATION_SHARE}"
-        )
+    count = args.train_images or TRAIN_IMAGES[args.data]
     held_back = count // VALIDATION_SHARE
-    labels = data.train_labels[: count - held_back]
-    validation_labels = data.validation_labels[:held_back]
-    test_images, test_labels = (
-        data.test_images[:test_count],
-        data.test_labels[:test_count],
-    )
-    print(common.summary(data, len(data.train_images)))
-    print(
-        f"used: {len(labels):,}, {len(validation_labels):,} and {len(test_labels):,} of them"
-    )
-    if args.data == "full":
-        print("to use all, which takes hours: --train-images 50000 --test-images 10000")
-
+    if held_back < 2:
+        raise cli.UserError(f"--train-images {count} is too few")
+    limits = count - held_back, held_back, args.test_images
+    images, labels = data.test_images[: limits[2]], data.test_labels[: limits[2]]
+    print(f"{data.name}: {limits} images to train on, to choose by, and to test on")
     print("1. checkpoint")
-    path, config = common.vgg16_checkpoint(args)
-    print(f"2. VGG16_{config.classes} from {common.shown(path)}")
-    weights = vgg16.read_weights(path, config)
-    network = vgg16.VGG16(weights, config)
-    parameters = sum(array.size for array in weights.values())
-    print(
-        f"   {len(weights)} weights, {parameters:,} parameters, {config.image_size} pixels"
-    )
-    print("3. check")
-    check(network, path, args)
-    print("4. save")
-    files = save(
-        network, folder / f"vgg16_{config.classes}", vgg16.weights_digest(weights)
-    )
-
+    path, config = find_vgg16(args.weights, args.data, args.data_dir)
+    weights, files = rebuild(path, config, args.image, args.data_dir, folder)
     print("5. transfer")
-    del (
-        network
-    )  # half a gigabyte; it and the functions compiled from it refer to each other,
-    gc.collect()  # so that only the garbage collector sets them free
-
-    def features_of(network, weights, title):
-        """Return the network's features of the training, validation and test images."""
-        extract = fixed_part(network)
-        fixed = {name: array for name, array in weights.items() if "/fc8/" not in name}
-        description = vgg16.describe(fixed, dtype)
-        return [
-            feature_cache.cached_features(
-                folder / "features",
-                description,
-                extract,
-                images,
-                count,
-                (config.dense,),
-                EXTRACTION_BATCH,
-                f"   {title}, {part} images",
-            )[:]
-            for part, images, count in (
-                ("training", data.train_images, len(labels)),
-                ("validation", data.validation_images, len(validation_labels)),
-                ("test", data.test_images, len(test_labels)),
-            )
-        ]
-
-    def trained_top(train, validation, test):
-        """Return a top layer trained on features, its history, and its test accuracy."""
-        classes = len(data.class_names)
-        top = train_top((train, labels), (validation, validation_labels), classes, args)
-        logits = test.astype(np.float32) @ top[0] + top[1]
-        return *top, float(np.mean(logits.argmax(axis=1) == test_labels))
-
-    network = vgg16.VGG16(weights, config, dtype)
-    features = features_of(network, weights, "VGG16")
-    started = time.perf_counter()
-    kernel, bias, history, top_accuracy = trained_top(*features)
-    train_seconds = time.perf_counter() - started
-    print(
-        f"   the top layer alone, on stored features: test accuracy {top_accuracy:.4f}"
-    )
-
-    network.replace_top(kernel, bias)  # VGG16_10, from images to logits
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.uint8)])
-    def vgg16_10(images):
-        return network(vgg16.preprocess(images, config.image_size))
-
-    started = time.perf_counter()
-    starts = range(0, len(test_images), EXTRACTION_BATCH)
-    bar = tqdm(starts, "   VGG16_10 end to end", leave=False)
-    logits = np.concatenate(
-        [vgg16_10(test_images[i : i + EXTRACTION_BATCH]) for i in bar]
-    )
-    images_per_second = len(test_images) / (time.perf_counter() - started)
-    accuracy = float(np.mean(logits.argmax(axis=1) == test_labels))
-    print(f"   VGG16_10 from end to end:                test accuracy {accuracy:.4f}")
-    top = folder / "vgg16_10_top_layer.npz"
-    np.savez(
-        top, **{"vgg_16/fc8/weights": kernel[None, None], "vgg_16/fc8/biases": bias}
-    )
-
-    print("6. compare")
-    untrained_accuracy = None
+    training = args.epochs, args.batch_size, args.learning_rate, args.seed
+    more = config, dtype, data, limits, folder / "features", training
+    network, results = transfer(weights, *more)
+    logits, speed = predict(network, images)
+    files.append(folder / "vgg16_10_top_layer.npz")
+    with cli.replacing(files[-1]) as part:
+        np.savez(part, **{n: w.numpy() for n, w in network.weights_of(["fc8"]).items()})
     if not args.no_baseline:
-        del network, weights, vgg16_10, features
-        gc.collect()
-        weights = vgg16.random_weights(config, args.seed)
-        network = vgg16.VGG16(weights, config, dtype)
-        features = features_of(network, weights, "untrained VGG16")
-        *_, untrained_accuracy = trained_top(*features)
-        print(
-            f"   on an untrained VGG16, the same top layer: test accuracy {untrained_accuracy:.4f}"
-        )
+        print("6. compare with an untrained VGG16")
+        del network, weights  # half a gigabyte each
+        _, untrained = transfer(vgg16.random_weights(config, args.seed), *more)
+        results["test_accuracy_untrained"] = untrained["test_accuracy_of_top_layer"]
 
-    probabilities, title = tf.nn.softmax(logits).numpy(), f"Example 07, {data.name}"
-    pictures = common.plot_results(
-        folder,
-        history,
-        test_images,
-        test_labels,
-        probabilities,
-        data.class_names,
-        title,
-    )
-    metrics = {
-        "data": data.name,
-        "weights": common.shown(path),
-        "train_images": len(labels) + len(validation_labels),
-        "test_images": len(test_labels),
-        "test_accuracy": accuracy,
-        "test_accuracy_of_top_layer": top_accuracy,
-        "test_accuracy_untrained": untrained_accuracy,
-        "train_seconds": round(train_seconds, 1),
-        "images_per_second": round(images_per_second, 1),
-        "parameters": parameters,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "learning_rate": args.learning_rate,
-        "seed": args.seed,
-        "precision": dtype.name,
-        "history": history,
-    }
-    return common.finish(
-        folder, metrics, [*files, top, *pictures], args, argv, __file__
-    )
+    metrics = cli.settings(args, dtype, but=["no_baseline"]) | results
+    metrics |= {"data": data.name, "weights": cli.shown(path)}
+    correct = float(accuracy(logits, labels))
+    metrics |= {"test_accuracy": correct, "images_per_second": speed}
+    answers = images, labels, tf.nn.softmax(logits).numpy(), data.class_names
+    title, history = f"Example 07, {data.name}", results["history"]
+    files += report.plot_results(folder, title, history, *answers)
+    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
 
 
 # %% What to try next
-# * --train-images 500: how few images are enough? Run example 06 with as many, and compare.
+# * --train-images 500: how few images are enough? How many does example 06 need?
 # * --image a photograph of your own.
-# * Use fc6's outputs in place of fc7's (VGG16.features): are earlier features better for drawings?
+# * Use fc6's outputs in place of fc7's (VGG16.features): are they better for drawings?
 
 if __name__ == "__main__":
-    common.run(main)
+    cli.run(main)

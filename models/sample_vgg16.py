@@ -1,17 +1,14 @@
-"""Sample weights: a small VGG16, trained on the spot, in the archive that the real one comes in.
+"""Sample weights: a small VGG16, trained on the spot, as a checkpoint like that of the real one.
 
 The real weights took weeks on ImageNet and fill half a gigabyte. These have an eighth of the width,
 see 64 x 64 pixels and are trained for half a minute on whatever images the caller has, so
 that transfer learning can be tried offline. They are sample data and called so.
 """
 
-import functools
 import hashlib
-import inspect
 import json
 import os
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import filelock
@@ -19,8 +16,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models import vgg16
+from models import WeightsError, vgg16, vgg16_files
 
+VERSION = 1  # to be raised when the training, or the images that it is given, change
+IMAGES, SEED = 6000, 7  # drawn to train on
 IMAGE_SIZE = 64  # pixels, 224 in the real network
 STEPS = 600
 BATCH_SIZE = 64
@@ -69,45 +68,38 @@ def train(images: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, np.
     return weights
 
 
-def make_archive(
+def checkpoint(
     folder: Path,
-    archive_name: str,
-    checkpoint_name: str,
-    class_index_name: str,
     class_names: Sequence[str],
-    draw: functools.partial[tuple[np.ndarray, np.ndarray]],
-) -> Path:
-    """Make the archive with the checkpoint, and the names of its classes, unless they are there.
+    draw: Callable[[Sequence[str], int, int, int], tuple[np.ndarray, np.ndarray]],
+) -> tuple[Path, vgg16.Config]:
+    """Return the small VGG16's checkpoint, in format V1, trained first where there is none.
 
     Args:
-        folder: where to keep them; a folder below it is named after all that they depend on, so
-            that another network, or other images, never meet old weights.
-        archive_name: of the tar.gz file.
-        checkpoint_name: of the checkpoint in it, of TensorFlow's format V1.
-        class_index_name: of the JSON file beside it, in the form of Keras' imagenet_class_index.
+        folder: where to keep it, in a folder below that is named by the settings.
         class_names: a name for each label.
-        draw: returns training images, uint8 (N, 64, 64, 3), and labels, integers (N,).
+        draw: takes class names, the number of images, their height and width and a seed; returns
+            images, uint8 (N, size, size, 3), and labels, integers (N,).
 
     Returns:
-        The path of the archive.
+        The path of the checkpoint, and the sizes of the network in it.
+
+    Raises:
+        WeightsError: the checkpoint cannot be written.
     """
-    scripts = (__file__, vgg16.__file__, inspect.getfile(draw.func))
-    texts = [Path(script).read_text() for script in scripts]
-    source = repr((class_names, draw.args, draw.keywords, *texts))
-    folder = folder / hashlib.sha256(source.encode()).hexdigest()[:8]
-    archive = folder / archive_name
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "lock"):
-        if archive.is_file():
-            return archive
-        images, labels = draw()
-        checkpoint = folder / f"{checkpoint_name}.part"
-        vgg16.write_v1_checkpoint(checkpoint, train(images, labels, len(class_names)))
-        index = {number: [f"sample{number:05}", name] for number, name in enumerate(class_names)}
-        (folder / class_index_name).write_text(json.dumps(index))
-        part = folder / f"{archive_name}.part"
-        with tarfile.open(part, "w:gz", compresslevel=1) as tar:
-            tar.add(checkpoint, checkpoint_name)
-        checkpoint.unlink()
-        os.replace(part, archive)  # last: where there is an archive, all of it is there
-    return archive
+    settings = VERSION, class_names, IMAGES, SEED, IMAGE_SIZE, STEPS, BATCH_SIZE, LEARNING_RATE
+    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    path = folder / name / "vgg_16.ckpt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock")):  # two processes need it at once
+            if not path.is_file():
+                images, labels = draw(class_names, IMAGES, IMAGE_SIZE, SEED)
+                part = path.with_suffix(".part")
+                vgg16_files.write_v1_checkpoint(part, train(images, labels, len(class_names)))
+                os.replace(part, path)
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror}") from error
+    except tf.errors.OpError as error:
+        raise WeightsError(f"cannot write {path}: {error.message}") from error
+    return path, config(len(class_names))

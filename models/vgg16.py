@@ -1,19 +1,14 @@
-"""VGG16: the network, written with tf.nn, and its weights from every format they are found in.
+"""VGG16: the network, written with tf.nn. Its weights are read by models/vgg16_files.py.
 
 Source: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", 2014, configuration D, https://arxiv.org/abs/1409.1556. Variables are named as in the
 checkpoint vgg_16.ckpt of TF-slim, https://github.com/tensorflow/models/tree/master/research/slim.
 """
 
-import glob
 import hashlib
-import inspect
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 import tensorflow as tf
 
@@ -22,6 +17,7 @@ from models import WeightsError
 MEAN_RGB = (123.68, 116.78, 103.94)  # of the ImageNet training images, on a scale from 0 to 255
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # layers in each of the five blocks
 DROPOUT = 0.5  # share of fc6's and fc7's outputs that training sets to zero
+VERSION = 1  # to be raised when preprocess() or VGG16 give other features for the same weights
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class VGG16(tf.Module):
     """Thirteen convolutions in five blocks, then three dense layers.
 
     Args:
-        weights: an array for every name in `config.shapes()`, as `read_weights` returns them.
+        weights: an array for every name in `config.shapes()`, as `vgg16_files.read` returns them.
         config: the sizes.
         dtype: the format of the weights in memory and of the arithmetic, float32 or bfloat16;
             the top layer's is always float32: it costs next to nothing, and it decides.
@@ -128,6 +124,17 @@ class VGG16(tf.Module):
             x = pool(self.block(number, x))  # (N, 112, 112, 64), ... (N, 14, 14, 512)
         return x
 
+    def upper_layers(self, pool4: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Compute all that comes after block 4 from its outputs, pooled, of any float type.
+
+        Returns:
+            The outputs of the last convolution, (N, 14, 14, 512) in the network's dtype, and the
+            logits, float32 (N, classes).
+        """
+        conv5 = self.block(5, tf.cast(pool4, self.dtype))
+        features = self.hidden(pool(conv5))
+        return conv5, self.dense("fc8", tf.cast(features, tf.float32))
+
     def block(self, number: int, x: tf.Tensor) -> tf.Tensor:
         """Compute the convolutions of a block, counted from 1; what comes out is not yet pooled."""
         for layer in range(1, CONVOLUTIONS[number - 1] + 1):
@@ -141,6 +148,10 @@ class VGG16(tf.Module):
         if training:
             x = tf.nn.dropout(x, DROPOUT)
         return tf.nn.relu(self.dense("fc7", x))  # (N, 4096)
+
+    def weights_of(self, layers: Sequence[str]) -> dict[str, tf.Variable]:
+        """Return the weights of some layers, or blocks of them, such as "conv5", by name."""
+        return {name: w for name, w in self.weights.items() if name.split("/")[1] in layers}
 
     def replace_top(self, kernel: np.ndarray, bias: np.ndarray) -> None:
         """Put a new top layer on: kernel, float32 (dense, classes); bias, float32 (classes,)."""
@@ -219,140 +230,20 @@ def check_weights(weights: Mapping[str, np.ndarray], config: Config, source: str
             raise WeightsError(f"{where}{name} is not a weight of VGG16")
 
 
-def describe(weights: Mapping[str, np.ndarray], dtype: tf.DType) -> dict:
-    """Name all that features computed by these weights depend on, but the images.
+def weights_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Return the SHA-256 of names and arrays, in any order, in hexadecimal digits."""
+    each = []
+    for name, array in arrays:
+        digest = hashlib.sha256(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array))
+        each.append(digest.digest())
+    return hashlib.sha256(b"".join(sorted(each))).hexdigest()
 
-    That is the weights, the arithmetic, and the code. It goes into JSON.
-    """
-    code = [inspect.getsource(part) for part in (preprocess, VGG16, pool)]
+
+def feature_source(weights: Mapping[str, np.ndarray], dtype: tf.DType) -> dict[str, str | int]:
+    """Name all that the outputs below the top layer depend on, but the images; goes into JSON."""
     return {
-        "weights_sha256": weights_digest(weights),
+        "weights_sha256": weights_digest((n, w) for n, w in weights.items() if "/fc8/" not in n),
         "arithmetic": dtype.name,
-        "mean_rgb": MEAN_RGB,
-        "code": "".join(code),
+        "version": VERSION,
     }
-
-
-def weights_digest(weights: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of all weights, names and shapes included, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {weights[name].shape} {weights[name].dtype}\n".encode())
-        digest.update(np.ascontiguousarray(weights[name]))
-    return digest.hexdigest()
-
-
-def read_weights(path: Path, config: Config) -> dict[str, np.ndarray]:
-    """Read VGG16's weights from any of the formats they are found in, and check them.
-
-    * a TensorFlow checkpoint with TF-slim's names, of version V1 (one file, vgg_16.ckpt) or V2
-      (PREFIX.index and PREFIX.data-...; give PREFIX or PREFIX.index),
-    * Keras' vgg16_weights_tf_dim_ordering_tf_kernels.h5,
-    * an .npz file with one array for each of TF-slim's names.
-
-    Args:
-        path: the file.
-        config: the sizes that are expected.
-
-    Returns:
-        float32 arrays for the names in `config.shapes()`.
-
-    Raises:
-        WeightsError: there is no such file, it cannot be read, or it does not hold what it should.
-    """
-    if path.suffix == ".index":
-        path = path.with_suffix("")
-    if not os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
-        raise WeightsError(f"there is no file of weights at {path}")
-    readers = {".h5": _read_keras, ".hdf5": _read_keras, ".npz": _read_npz}
-    reader = readers.get(path.suffix.lower(), _read_checkpoint)
-    try:
-        weights = reader(path)
-    except WeightsError:
-        raise
-    except Exception as error:  # whatever the three libraries raise for a file that is no good
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} cannot be read as a file of weights: {reason}") from error
-    check_weights(weights, config, str(path))
-    return {name: weights[name] for name in config.shapes()}
-
-
-def open_checkpoint(path: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
-    """Return the names of the weights in a checkpoint (V1, V2), and a function that reads one."""
-    # The name of a V1 checkpoint is a pattern to TensorFlow, where "[" has a meaning of its own.
-    name = glob.escape(str(path)) if os.path.isfile(path) else str(path)
-    reader = tf.train.load_checkpoint(name)
-    others = {"global_step", "vgg_16/mean_rgb"}  # in TF-slim's file, but no weights
-    return [n for n in reader.get_variable_to_shape_map() if n not in others], reader.get_tensor
-
-
-def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    names, read = open_checkpoint(path)
-    # A copy, because TensorFlow never gives the memory of its own arrays back to the system.
-    return {name: np.array(read(name)) for name in names}
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: np.asarray(arrays[name]) for name in arrays.files}
-
-
-def _read_keras(path: Path) -> dict[str, np.ndarray]:
-    """Read Keras' file: the same network for blue-green-red images, fc1 on flattened images."""
-    weights = {}
-    with h5py.File(path) as file:
-        for group_name, group in file.items():
-            arrays = []
-            group.visititems(lambda _, item, found=arrays: _keep_array(item, found))
-            if not arrays:
-                continue  # a layer without weights, such as a pooling
-            if len(arrays) != 2:
-                raise WeightsError(
-                    f"{path}: {group_name} holds {len(arrays)} arrays, not a kernel and its biases"
-                )
-            kernel, bias = sorted(arrays, key=lambda array: -array.ndim)
-            block = group_name.replace("block", "conv").replace("_conv", "/conv")
-            if "/" in block:  # block1_conv2 -> conv1/conv1_2
-                convolution, layer = block.split("/conv")
-                name = f"vgg_16/{convolution}/{convolution}_{layer}"
-            else:
-                name = "vgg_16/" + {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}.get(
-                    group_name, group_name
-                )
-            weights[f"{name}/weights"], weights[f"{name}/biases"] = kernel, bias
-    first = "vgg_16/conv1/conv1_1/weights"
-    if first in weights:
-        weights[first] = np.ascontiguousarray(weights[first][:, :, ::-1])  # BGR to RGB
-    for name in ("fc6", "fc7", "fc8"):
-        kernel = weights.get(f"vgg_16/{name}/weights")
-        if kernel is None:
-            raise WeightsError(
-                f"{path}: {name} is missing; the file without the top layers (notop) is not enough"
-            )
-        last = weights.get("vgg_16/conv5/conv5_3/biases")
-        side = 1
-        if name == "fc6" and last is not None:  # (25088, 4096) -> (7, 7, 512, 4096)
-            side = round((kernel.shape[0] / len(last)) ** 0.5)
-        weights[f"vgg_16/{name}/weights"] = kernel.reshape(side, side, -1, kernel.shape[-1])
-    return weights
-
-
-def _keep_array(item: object, found: list[np.ndarray]) -> None:
-    if isinstance(item, h5py.Dataset):
-        found.append(item[()])
-
-
-def write_v1_checkpoint(path: Path, weights: Mapping[str, np.ndarray]) -> None:
-    """Write weights as TF-slim's vgg_16.ckpt has them: format V1, 34 names.
-
-    Besides the weights there are `vgg_16/mean_rgb`, float32 (3,), and `global_step`, int64.
-    """
-    everything = {
-        **weights,
-        "vgg_16/mean_rgb": np.array(MEAN_RGB, np.float32),
-        "global_step": np.array(0, np.int64),
-    }
-    names = sorted(everything)
-    tf.raw_ops.Save(
-        filename=str(path), tensor_names=names, data=[everything[name] for name in names]
-    )

@@ -3,13 +3,12 @@
     python docs/figures/transfer.py
 
 writes docs/images/transfer_*.png and docs/notes/_generated/transfer_*.md. All is sample data: the
-small VGG16 of the examples, which has learned to tell 20 kinds of drawn objects apart,
+small VGG16 of models/sample_vgg16.py, which has learned to tell 20 kinds of drawn objects apart,
 and drawings of ten other kinds. The script takes two minutes, and half a minute more the first
 time, when the small VGG16 is trained: with TensorFlow's deterministic operations (`drawing.run`),
 which the examples do without, so that it is kept in a folder of its own.
 """
 
-import argparse
 import json
 import re
 import warnings
@@ -25,8 +24,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from datasets import cifar10, sample
-from models import vgg16
+from datasets import cifar10, drawings
+from models import vgg16, vgg16_files
+from models.sample_vgg16 import checkpoint
 
 DATA_DIR = drawing.ROOT / "datasets" / "downloads"
 WEIGHTS_DIR = DATA_DIR / "figures"  # trained here, so that they are the same whatever ran before
@@ -42,9 +42,9 @@ LAYERS = ("pixels", "block 1", "block 2", "block 3", "block 4", "block 5", "fc6"
 
 def sample_vgg16() -> tuple[dict[str, np.ndarray], vgg16.Config]:
     """Return the weights of the small VGG16, trained first where it is missing, and its sizes."""
-    args = argparse.Namespace(weights=None, data="sample", data_dir=WEIGHTS_DIR)
-    path, config = drawing.vgg16_checkpoint(args)
-    return vgg16.read_weights(path, config), config
+    folder = WEIGHTS_DIR / "sample" / "vgg16"
+    path, config = checkpoint(folder, drawings.OTHER_KINDS, drawings.drawn_objects)
+    return vgg16_files.read(path, config), config
 
 
 def layer_outputs(network: vgg16.VGG16, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -254,7 +254,7 @@ def preprocessing_accuracies() -> list[float]:
     """Test the sample VGG16 on 1,000 new drawings of its own 20 kinds, prepared in each way."""
     weights, config = sample_vgg16()
     network = vgg16.VGG16(weights, config)
-    images, labels = sample.drawn_objects(sample.OTHER_KINDS, 1000, config.image_size, seed=9)
+    images, labels = drawings.drawn_objects(drawings.OTHER_KINDS, 1000, config.image_size, seed=9)
     return [
         float(np.mean(network(prepare(images, config.image_size)).numpy().argmax(axis=1) == labels))
         for _, prepare in PREPARATIONS

@@ -4,8 +4,7 @@
 
 The weights are random, 553 MB of them; the largest layer has 411 MB. Each step runs in a process of
 its own. Its memory is the highest resident set (VmHWM of /proc/self/status) less what the process
-had before the step. Pages of a mapped file count as soon as they are touched, although the system
-may take them back. The aim: example 13's own steps stay within 1.6 times the largest layer, in
+had before the step. The aim: example 13's own steps stay within 1.6 times the largest layer, in
 whatever format. Where TensorFlow reads or is given an array, it makes two copies of it, so that it
 is three times; a network that is loaded into is counted as before the step.
 
@@ -27,8 +26,9 @@ from side_by_side import seconds, spread, write
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
+import examples.helpers  # noqa: E402, F401  # isort: skip  # before TensorFlow
 import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from examples import example13_npz_weights_vgg16 as example13  # noqa: E402
 from models import vgg16  # noqa: E402
@@ -38,15 +38,15 @@ CHECKPOINT, NPZ, HALF, KERAS = "vgg_16.ckpt", "vgg_16.npz", "float16.npz", "vgg_
 
 
 def convert_checkpoint(folder: Path) -> Path:
-    return example13.write_npz(folder / NPZ, example13.open_checkpoint(folder / CHECKPOINT)).path
+    return example13.write_npz(folder / NPZ, example13.read_checkpoint(folder / CHECKPOINT))
 
 
 def write_checkpoint(folder: Path) -> Path:
-    return example13.write_checkpoint(folder / "v2", example13.open_npz(folder / NPZ)).path.parent
+    return example13.write_checkpoint(folder / "v2", example13.read_npz(folder / NPZ)).parent
 
 
-def read_mapped(folder: Path) -> None:
-    sum(float(array.flat[-1]) for array in example13.open_npz(folder / NPZ).values())
+def read_one_by_one(folder: Path) -> None:
+    sum(float(array.flat[-1]) for _, array in example13.read_npz(folder / NPZ))
 
 
 def read_with_numpy(folder: Path) -> dict:
@@ -60,22 +60,16 @@ def convert_with_numpy(folder: Path) -> Path:
 
 
 def round_to_float16(folder: Path) -> Path:
-    weights = example13.open_npz(folder / NPZ)
-    return example13.write_npz(folder / HALF, example13.as_float16(weights)).path
+    arrays = example13.as_float16(example13.read_npz(folder / NPZ))
+    return example13.write_npz(folder / HALF, arrays)
 
 
 def load_by_name(folder: Path, network: vgg16.VGG16) -> None:
-    example13.load_by_name(network.weights, example13.open_npz(folder / NPZ))
+    example13.load_by_name("all", network.weights, example13.read_npz(folder / NPZ))
 
 
 def write_keras(folder: Path) -> Path:
-    weights = example13.open_npz(folder / NPZ)
-    return example13.write_keras(folder / KERAS, weights, CONFIG).path
-
-
-def read_keras(folder: Path) -> Path:
-    weights = example13.open_keras(folder / KERAS, CONFIG)
-    return example13.write_npz(folder / "from_keras.npz", weights).path
+    return example13.write_keras(folder / KERAS, example13.read_npz(folder / NPZ), CONFIG)
 
 
 STEPS = {
@@ -83,9 +77,8 @@ STEPS = {
     ".npz to checkpoint (V2)": write_checkpoint,
     ".npz to .npz in float16": round_to_float16,
     ".npz to .weights.h5": write_keras,
-    ".weights.h5 to .npz": read_keras,
     ".npz into a network, by name": load_by_name,
-    ".npz, each array mapped": read_mapped,
+    ".npz, array by array": read_one_by_one,
     "np.load, all arrays": read_with_numpy,
     "np.load and np.savez": convert_with_numpy,
 }
@@ -103,8 +96,8 @@ def run_step(name: str, folder: Path) -> dict:
     """Do a step, and return its seconds, its peak of memory, and the bytes that it has written."""
     step, arguments = STEPS[name], [folder]
     if step is load_by_name:
-        arguments.append(example13.empty_network(CONFIG))
-    common.tf.constant(0.0).numpy()  # starts TensorFlow
+        arguments.append(vgg16.VGG16(vgg16.random_weights(CONFIG, 0), CONFIG))
+    tf.constant(0.0).numpy()  # starts TensorFlow
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
     before, written = memory("VmRSS"), []
     duration = seconds(lambda: written.append(step(*arguments)))
@@ -152,8 +145,7 @@ def main() -> None:
             print("  ".join(rows[-1]), flush=True)
     title = (
         f"VGG16 of full size, random weights, largest layer {largest:.0f} MB: each step in a "
-        f"process of its own, {args.repeats} times. Memory is above what the process had before, "
-        "with the pages of mapped files."
+        f"process of its own, {args.repeats} times. Memory is above what the process had before."
     )
     write(args.output, title, [header, *rows], __file__)
 

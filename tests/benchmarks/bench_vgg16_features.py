@@ -27,14 +27,14 @@ from side_by_side import seconds, spread, write
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from examples import common  # noqa: E402  # isort: skip  # before TensorFlow: silences it
+from examples.helpers import device  # noqa: E402  # isort: skip  # before TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from examples import example07_vgg16_cifar10 as example07  # noqa: E402
 from models import vgg16  # noqa: E402
 
-BATCH = example07.EXTRACTION_BATCH
+BATCH = example07.BATCH
 SIZES = (2048, 4096)  # of the square matrices; the faster one counts
 HEAD_IMAGES = 4000  # whose features are stored
 HEAD_EPOCHS = 20
@@ -76,7 +76,8 @@ def fastest_product(dtype: tf.DType) -> tuple[Callable[[], object], float]:
 def measure_extraction(weights: dict[str, np.ndarray], dtype: tf.DType, pairs: int) -> dict:
     """Measure extraction, and matrix products of as many operations, in turn."""
     config = vgg16.Config()
-    extract = example07.fixed_part(vgg16.VGG16(weights, config, dtype))
+    network = vgg16.VGG16(weights, config, dtype)
+    extract = example07.compiled(network.features, config.image_size)
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
     product, product_gigaflop = fastest_product(dtype)
     gigaflop = BATCH * gigaflop_per_image(config)
@@ -116,13 +117,8 @@ def measure_head_epoch() -> float:
     parts = [(features[part], labels[part]) for part in (slice(trained), slice(trained, None))]
 
     def train(epochs: int) -> None:
-        args = argparse.Namespace(
-            epochs=epochs,
-            batch_size=example07.BATCH_SIZE,
-            learning_rate=example07.LEARNING_RATE,
-            seed=0,
-        )
-        example07.train_top(*parts, 10, args)
+        rate = example07.LEARNING_RATE
+        example07.train_top(*parts, 10, epochs, example07.BATCH_SIZE, rate, seed=0)
 
     # The difference leaves out what happens once: statistics of the features, tracing.
     train(1)
@@ -136,8 +132,8 @@ def main() -> None:
     args = parser.parse_args()
 
     gigaflop = gigaflop_per_image(vgg16.Config())
-    processor = common.processor().get("model name", platform.processor())
-    print(f"{processor}, {common.cores()} cores, TensorFlow {tf.__version__}")
+    processor = device.processor().get("model name", platform.processor())
+    print(f"{processor}, {device.cores()} cores, TensorFlow {tf.__version__}")
     print(f"full-size VGG16, random weights and images; {gigaflop:.1f} GFLOP an image without fc8")
     weights = vgg16.random_weights(vgg16.Config(), seed=0)
     extraction = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from models import vgg16
+from models import vgg16, vgg16_files
 
 
 def main(arguments: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(__doc__)
     path = Path(arguments[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    vgg16.write_v1_checkpoint(path, vgg16.random_weights(vgg16.Config(), seed=1))
+    vgg16_files.write_v1_checkpoint(path, vgg16.random_weights(vgg16.Config(), seed=1))
     print("wrote", path)
 
 

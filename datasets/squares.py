@@ -1,0 +1,55 @@
+"""Photographs as squares of one size, as many networks take them, whatever their own shape.
+
+What is squeezed is still a cat, while one whose ears are cut off is harder to tell.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.cats_dogs import Photograph, Photographs, decode
+from datasets.download import DataError
+from datasets.pictures import read_picture
+
+
+def squared(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize an image, np.uint8 (H, W, 3), to (size, size, 3)."""
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def read_photographs(data: Photographs, chosen: Sequence[Photograph], size: int) -> np.ndarray:
+    """Read some photographs of a data set, np.uint8 (N, size, size, 3)."""
+    return np.array([squared(decode(data.read(photograph)), size) for photograph in chosen])
+
+
+def read_pictures(path: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Read the user's own pictures, those of a folder one after another, or a single one.
+
+    In a folder, "2" comes before "10"; what cannot be read is named and left out.
+
+    Yields:
+        The name of the file without its ending, and the picture, np.uint8 (size, size, 3).
+
+    Raises:
+        DataError: there is no such path, or no picture that can be read.
+    """
+    if not path.is_dir():
+        yield path.stem, squared(read_picture(path), size)
+        return
+    known, count = Image.registered_extensions(), 0
+    files = [file for file in path.iterdir() if file.suffix.lower() in known]
+    files.sort(key=lambda file: (len(file.stem), file.stem))
+    for file in tqdm(files, "pictures", leave=False, delay=2):
+        try:
+            picture = squared(read_picture(file), size)
+        except DataError as error:
+            tqdm.write(f"left out: {error}")
+            continue
+        count += 1
+        yield file.stem, picture
+    if not count:
+        raise DataError(f"there is no picture that can be read in {path}")
