@@ -97,7 +97,7 @@ def cached_features(
                 )
             _write(paths[number], shard)
             shards[number] = np.load(paths[number], mmap_mode="r")
-    return Features(shards)
+    return Features([shard for shard in shards if shard is not None])
 
 
 def _read(path: Path, count: int) -> np.ndarray | None:

@@ -51,7 +51,7 @@ def train(images: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, np.
     optimizer.build(variables)
 
     @tf.function
-    def train_step(images, labels, learning_rate):
+    def train_step(images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor) -> None:
         optimizer.learning_rate.assign(learning_rate)
         with tf.GradientTape() as tape:
             logits = network(vgg16.preprocess(images, IMAGE_SIZE) / SCALE, training=True)

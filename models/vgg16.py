@@ -38,7 +38,7 @@ class Config:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of all 32 weights, first layer first."""
-        layers = {}
+        layers: dict[str, tuple[int, ...]] = {}
         channels = 3
         for block, count in enumerate(CONVOLUTIONS, 1):
             filters = self.width * min(2 ** (block - 1), 8)
@@ -49,7 +49,7 @@ class Config:
         layers["fc6"] = (side, side, channels, self.dense)
         layers["fc7"] = (1, 1, self.dense, self.dense)
         layers["fc8"] = (1, 1, self.dense, self.classes)
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in layers.items():
             shapes[f"vgg_16/{name}/weights"] = shape
             shapes[f"vgg_16/{name}/biases"] = shape[-1:]
@@ -92,7 +92,7 @@ class VGG16(tf.Module):
         self,
         weights: Mapping[str, np.ndarray],
         config: Config,
-        dtype=tf.float32,
+        dtype: tf.DType = tf.float32,
         trained: tuple[str, ...] = (),
     ):
         super().__init__(name="vgg_16")

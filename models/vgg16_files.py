@@ -104,7 +104,7 @@ def _read_keras(path: Path, config: vgg16.Config) -> dict[str, np.ndarray]:
     dense = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
     with h5py.File(path) as file:
         for layer, group in file.items():
-            arrays = []  # below the group, or in a group of its own there
+            arrays: list[np.ndarray] = []  # below the group, or in a group of its own there
 
             def keep(_: str, item: object, arrays: list = arrays) -> None:
                 if isinstance(item, h5py.Dataset):
