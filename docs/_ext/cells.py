@@ -164,31 +164,39 @@ folders = [folder / "examples" for folder in (Path.cwd(), *Path.cwd().parents)]
 folders = [folder for folder in folders if (folder / "{name}").is_file()]
 if not folders:
     raise FileNotFoundError("this notebook must lie in the repository that has examples/{name}")
-__file__ = str(folders[0] / "{name}")
-sys.argv = [__file__{flags}]{comment}"""
+__file__ = str(folders[0] / "{name}")"""
 
 PICTURES = """# What the run has drawn
 from IPython.display import Image, display
 
-for picture in sorted((common.ROOT / "models" / Path(__file__).stem).glob("*.png")):
+for picture in sorted((folders[0].parent / "models" / Path(__file__).stem).glob("*.png")):
     display(Image(picture))"""
+
+
+def runs(code: str, source: str) -> str:
+    """Make a script's last lines, which run it as a program, call main() with flags instead.
+
+    A kernel's own command line has other flags. With --restart, since what is changed in a cell
+    does not change the script, by which a training that can be continued is known.
+    """
+    flags, comment = [], ""
+    if "make_parser" in source:
+        flags, comment = ["--data", "sample"], "  # without --data sample: the real data"
+    if "make_parser(__doc__, " in source:
+        flags.append("--restart")
+    call = f"metrics = main({json.dumps(flags)}){comment}"
+    return re.sub(r'if __name__ == "__main__":\n    \w+\.run\(main\)', call, code)
 
 
 def notebook(example: Example) -> str:
     """Return an example as a Jupyter notebook: its prose as text, its code as cells that run."""
-    source = example.path.read_text()
-    flags = ""
-    if "make_parser" in source:
-        flags = ', "--data", "sample"'
-        flags += ', "--restart"' if '"--restart"' in source else ""
-    comment = "  # the flags; without --data sample: the real data" if flags else ""
-    name = example.path.name
+    source, name = example.path.read_text(), example.path.name
     cells = [("markdown", f"# {example.number}. {example.title}\n\n{example.cells[0].prose}")]
-    cells.append(("code", PLACE.format(name=name, flags=flags, comment=comment)))
+    cells.append(("code", PLACE.format(name=name)))
     cells.append(("code", example.cells[0].code))
     for cell in example.cells[1:]:
         cells.append(("markdown", f"## {cell.heading}\n\n{cell.prose}"))
-        cells.append(("code", cell.code))
+        cells.append(("code", runs(cell.code, source)))
     if "save_figure" in source or "plot_" in source:
         cells.append(("code", PICTURES))
     return json.dumps(
