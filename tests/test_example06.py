@@ -72,8 +72,9 @@ def test_bfloat16_is_near_float32(network, data):
     assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_five_training_steps_equal_keras(network, data):
+def test_five_training_steps_equal_keras(network, data, monkeypatch):
     """Batch normalisation and its averages, the loss, and SGD with Nesterov's momentum."""
+    monkeypatch.setattr(example06, "WEIGHT_DECAY", 0.1)  # so that it shows
     twin, rate = keras_twin(network), 0.05
     sgd = tf.keras.optimizers.SGD(rate, momentum=example06.MOMENTUM, nesterov=True)
     cross_entropy = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -97,9 +97,6 @@ def test_whitened_patches_are_uncorrelated(data):
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-3)
 
 
-# --- Loss and steps -------------------------------------------------------------------------------
-
-
 def orthogonal_by_decomposition(matrix):
     """Return what `orthogonal` approaches its goal with, by way of the singular values."""
     u, s, vt = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
@@ -122,12 +119,12 @@ def test_orthogonal_makes_directions_equally_long_and_changes_nothing_else(shape
     assert not np.any(example14.orthogonal(0 * matrix, tf.float32))
 
 
-def test_five_training_steps_equal_keras(network, data):
+def test_five_training_steps_equal_keras(network, data, monkeypatch):
+    monkeypatch.setattr(example14, "WEIGHT_DECAY", 0.5)  # so that it shows
     twin, rate = keras_twin(network), 0.005
     sgd = functools.partial(tf.keras.optimizers.SGD, momentum=0.6, nesterov=True)
     offsets = [v for v in twin.trainable_variables if v.name == "beta"]
     *kernels, head = [v for v in twin.trainable_variables if v.name != "beta"]
-    assert (len(offsets), len(kernels), head.shape) == (6, 6, (8, 10))
     for_head, for_offsets = sgd(rate * 20), sgd(rate * 160)
     velocities = [0.0] * len(kernels)
     cross_entropy = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
@@ -174,7 +171,6 @@ def test_augmentation_makes_every_shift_or_crop_and_nothing_else(mirrored, size)
     image = rng.integers(0, 256, (32, 32, 3), np.uint8)
     images = np.repeat(image[None], 2000, axis=0)
     results = example14.augment(images, np.full(2000, mirrored), size, 0, rng)
-    assert results.dtype == np.uint8
     if size == 32:  # moved by up to two pixels; else five places for a crop of 28, too
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)), "symmetric")
     places = [(y, x) for y in range(5) for x in range(5)]
@@ -197,8 +193,9 @@ def test_cutout_hides_a_square_of_that_side_anywhere(side, size):
     assert np.array_equal(hidden, np.repeat((rows[:, :, None] & columns[:, None])[..., None], 3, 3))
     assert rows.sum(axis=1).max() == columns.sum(axis=1).max() == min(side, size)
     assert rows.sum(axis=1).min() == 1  # the rest of it lies outside
-    assert rows.any(axis=0).all()
-    assert columns.any(axis=0).all()
+    for hidden in (rows, columns):
+        assert hidden.any(axis=0).all()
+        assert abs(hidden[:, 0].mean() - hidden[:, -1].mean()) < 0.05
 
 
 def test_six_views_are_the_image_moved_by_a_pixel_and_mirrored(monkeypatch, data):
@@ -240,7 +237,6 @@ def undisturbed(data, sample_dir, tmp_path_factory):
 def test_crops_come_first_and_each_image_is_mirrored_in_every_other_epoch(undisturbed):
     _, seen = undisturbed
     assert [size for *_, size, _ in seen] == [24] * 3 * STEPS + [32] * 2 * STEPS
-    assert {cutout for *_, cutout in seen} == {6}
     epochs = []
     for epoch in range(5):
         images, mirrored = zip(*(row[:2] for row in seen[epoch * STEPS :][:STEPS]), strict=True)
