@@ -129,7 +129,7 @@ def compile_model(model: tf.keras.Sequential, learning_rate: float) -> None:
     cross_entropy = tf.keras.losses.CategoricalCrossentropy
     loss = cross_entropy(from_logits=True, label_smoothing=LABEL_SMOOTHING)
     model.compile(tf.keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
-    model.optimizer.build(model.trainable_variables)  # so that it can be restored
+    model.optimizer.build(model.trainable_variables)  # to be restored with the model
 
 
 # %% Callbacks
@@ -256,8 +256,7 @@ def main(argv: list[str] | None = None) -> dict:
     compile_model(model, args.learning_rate)
     print(f"{count_parameters(model):,} parameters")
     settings, steps = cli.settings(args, dtype), count // args.batch_size
-    trained = {"model": model, "optimizer": model.optimizer}
-    run = Run(folder, settings, __file__, args.epochs, steps, args.restart, **trained)
+    run = Run(folder, settings, __file__, args.epochs, steps, args.restart, model=model)
     train(model, run, data, count, folder / "logs" / run.folder.name, args)
 
     one_view, logits = evaluate(model, data)
