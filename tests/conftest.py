@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -10,6 +11,14 @@ pytest.register_assert_rewrite("programs", "browser")  # so that its assertions 
 # A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
 # inherits it. The tests are about Ctrl-C as it is in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def float32_again():
+    """What an example has said about arithmetic does not hold for the tests after it."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from examples import (
     example05_mnist_cnn_nn,
     example06_cifar10_cnn_nn,
     example11_vgg16_cats_dogs,
+    example14_cifar10_record,
 )
 
 # The tables that are made at once, each by a function of the script it is named after. Those for
@@ -92,12 +93,12 @@ def test_numbers_in_the_text_are_those_of_the_code():
 
 def test_settings_of_examples_that_notes_state():
     smoothing = {"04": example04_mnist_cnn_layers, "05": example05_mnist_cnn_nn}
-    smoothing["06"] = example06_cifar10_cnn_nn
+    smoothing["14"] = example14_cifar10_record
     for share, users, *_ in notes.rows(notes.generated("crossentropy_smoothing")):
         for user in users.split(", "):
             assert float(share) == smoothing[user].LABEL_SMOOTHING
-    warm_up = [example.WARM_UP for example in (example03_mnist_mlp, *smoothing.values())]
-    assert warm_up == [0.1, 0.2, 0.2, 0.1]
+    examples = (example03_mnist_mlp, *smoothing.values(), example06_cifar10_cnn_nn)
+    assert [example.WARM_UP for example in examples] == [0.1, 0.2, 0.2, 0.1, 0.2]
     top = example11_vgg16_cats_dogs
     assert pytest.approx(top.LEARNING_RATE / 50) == top.FINE_TUNE_RATE
 

@@ -74,14 +74,14 @@ def settings(args: argparse.Namespace, dtype: tf.DType, but: Sequence[str] = ())
     return chosen | {"precision": dtype.name}
 
 
-def run(main: Callable[[], dict]) -> None:
+def run(main: Callable[..., dict]) -> None:
     """Run an example's main() as a program and exit with the status that the README describes.
 
     0 done; 1 with one line for what the user can mend; 2 wrong flags; 130 after Ctrl-C. Any other
     error is a fault of ours and keeps its traceback.
     """
     try:
-        main()
+        main(*([[]] if "ipykernel" in sys.modules else []))  # a kernel's flags are none of ours
     except KeyboardInterrupt as stop:
         print("\ninterrupted", *stop.args, sep="; ", file=sys.stderr)
         sys.exit(130)
