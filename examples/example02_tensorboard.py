@@ -90,12 +90,11 @@ def make_gradients(network: tf.keras.Model) -> Callable:
 def write_gradients(weights: list, gradients: list) -> None:
     """Write the spread of the gradient of each weight."""
     for weight, gradient in zip(weights, gradients, strict=True):
-        tf.summary.histogram(f"{weight.path}/gradient", gradient)  # hidden1/kernel/...
+        tf.summary.histogram(f"{weight.path}/gradient", gradient)
 
 
 # %% Images
-# Look at what goes in, with its labels, before anything else, and at what is mistaken.
-# The slider above a picture goes through the epochs.
+# Look at what goes in before anything else, and at what is mistaken for what.
 
 
 def write_pictures(*paths: Path) -> None:
@@ -120,7 +119,8 @@ def write_pr_curves(labels: np.ndarray, probabilities: np.ndarray) -> None:
 # %% Profile
 # What a step spends its time on. "Trace Viewer" draws thread by thread what ran when: a
 # gap, in which all threads wait for data, is time to be won. Keras' callback records
-# steps 5 to 9; it writes curves and weights, too. Our own writes all panels above.
+# steps 5 to 9, besides curves and weights. (It silences other writers for all steps but
+# every `update_freq`-th.) Our own callback fills the panels above.
 
 
 def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
@@ -144,7 +144,7 @@ def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
             write_pr_curves(*answers[:2])
 
     board = tf.keras.callbacks.TensorBoard(
-        log, histogram_freq=1, write_graph=False, update_freq=10, profile_batch=(5, 9)
+        log, histogram_freq=1, write_graph=False, update_freq=1, profile_batch=(5, 9)
     )
     calls = [tf.keras.callbacks.LambdaCallback(on_epoch_end=examine), board]
     quiet = {"verbose": 0, "shuffle": False, "validation_data": (images, labels)}
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"open it with  tensorboard --logdir {shlex.quote(cli.shown(log))}")
     if args.serve:
         server = program.TensorBoard()
-        server.configure(logdir=str(log), port=args.port, host="127.0.0.1")
+        server.configure(logdir=str(log), port=args.port, load_fast="false")
         try:
             print("TensorBoard is at", server.launch(), flush=True)
         except program.TensorBoardServerException as error:

@@ -16,7 +16,7 @@ def make_network(
     """
     tf.keras.utils.set_random_seed(seed)
     policy = "mixed_bfloat16" if dtype == tf.bfloat16 else "float32"
-    network = tf.keras.Sequential([tf.keras.Input([28, 28, 1], dtype="uint8")])
+    network = tf.keras.Sequential([tf.keras.Input([28, 28, 1], dtype="uint8")], name="network")
     network.add(tf.keras.layers.Rescaling(1 / 255))
     network.add(tf.keras.layers.Flatten())
     for number, count in enumerate(units, 1):

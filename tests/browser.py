@@ -93,6 +93,23 @@ class Browser:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
 
+    def evaluate_elements(self, expression):
+        """Evaluate with `e`, a list of all elements, also those in shadow roots and frames."""
+        elements = """(function all(node) {
+          const inner = [...node.querySelectorAll('*')];
+          return inner.concat(...inner.map(
+            (e) => [e.shadowRoot, e.contentDocument].filter(Boolean).flatMap(all)));
+        })(document)"""
+        return self.evaluate(f"((e) => {expression})({elements})")
+
+    def text(self):
+        """Return all that the page says, a line for each text."""
+        return self.evaluate_elements(
+            "e.filter((x) => !['STYLE', 'SCRIPT', 'NOSCRIPT'].includes(x.tagName))"
+            ".flatMap((x) => [...x.childNodes].filter((n) => n.nodeType == 3))"
+            ".map((n) => n.data.trim()).filter(Boolean).join('\\n')"
+        )
+
     def resize(self, width, height=900, dark=False):
         """Make the window so many pixels wide and high, as of a screen or a phone."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

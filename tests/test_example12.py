@@ -4,16 +4,13 @@ MATLAB, compute what TensorFlow, scipy and PyTorch compute; and what is said of 
 """
 
 import importlib.util
-import json
-import signal
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 import scipy.signal
-from programs import ROOT, check_stopped, error_of, run, start
+from programs import error_of, run
 
 from datasets import mnist
 from examples import example05_mnist_cnn_nn as example05
@@ -58,11 +55,10 @@ def finished(sample_dir, tmp_path_factory):
 
 
 def test_without_a_trained_network_it_trains_one_and_says_so(finished):
-    folder, metrics, output = finished
+    _, metrics, output = finished
     assert "\nweights: a moment's training, because there are none in " in output
     assert metrics["test_accuracy"] > 0.85  # of 254; chance is 0.1
     assert metrics["train_seconds"] > 0
-    assert json.loads((folder / "metrics.json").read_text()) == metrics
     torch = bool(importlib.util.find_spec("torch"))
     assert list(metrics["libraries"]) == ["TensorFlow", "NumPy", "PyTorch"][: 2 + torch]
     for result in metrics["libraries"].values():
@@ -153,17 +149,13 @@ def test_arrays_for_pytorch_in_its_order_of_axes(weights, images):
 
 
 def test_pytorch_gives_tensorflows_logits(network, weights, images):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     logits = example12.pytorch_logits(weights, images)
     np.testing.assert_allclose(logits, network(images), rtol=0, atol=1e-4)
-    layer = torch.nn.Conv2d(64, 128, 3)  # the arrays fit PyTorch's own layers
-    arrays = example12.weights_for_pytorch(weights)
-    layer.load_state_dict({n: torch.tensor(arrays[f"conv3.{n}"]) for n in ("weight", "bias")})
 
 
 def test_mat_has_a_struct_for_each_layer(weights, tmp_path):
-    path = example12.weights_to_mat(tmp_path / "w.mat", weights)
-    file = scipy.io.loadmat(path)
+    file = scipy.io.loadmat(example12.weights_to_mat(tmp_path / "w.mat", weights))
     for name, array in weights.items():
         layer, kind = name.split("/")
         found = file[layer][0, 0][kind]
@@ -175,7 +167,8 @@ def test_mat_has_a_struct_for_each_layer(weights, tmp_path):
 # --- The file -------------------------------------------------------------------------------------
 
 
-def test_the_file_gives_back_each_bit(weights, tmp_path):
+def test_the_file_gives_back_each_bit_and_is_little_endian(weights, tmp_path):
+    """What a machine with the other order of bytes would write is the same, byte by byte."""
     special = {**weights, "dense/bias": np.float32([0, -0.0, 1e-45, 3.4e38, *range(6)])}
     path = example12.weights_to_npz(tmp_path / "w.npz", special)
     assert [file.name for file in tmp_path.iterdir()] == ["w.npz"]
@@ -184,18 +177,12 @@ def test_the_file_gives_back_each_bit(weights, tmp_path):
     for name, array in special.items():
         assert read[name].dtype == np.float32
         assert read[name].tobytes() == array.tobytes(), name
-
-
-def test_the_file_is_little_endian_whatever_the_machine(weights, tmp_path):
-    """What a machine with the other order of bytes would write is the same, byte by byte."""
-    others = {name: array.astype(">f4") for name, array in weights.items()}
-    members = []
-    for number, arrays in enumerate((weights, others)):
-        path = example12.weights_to_npz(tmp_path / f"{number}.npz", arrays)
-        with zipfile.ZipFile(path) as archive:
-            members.append({name: archive.read(name) for name in archive.namelist()})
-    assert members[0] == members[1]
-    assert all(b"'descr': '<f4'" in content[:128] for content in members[0].values())
+    others = {name: array.astype(">f4") for name, array in special.items()}
+    other = example12.weights_to_npz(tmp_path / "other.npz", others)
+    with zipfile.ZipFile(path) as a, zipfile.ZipFile(other) as b:
+        for name in a.namelist():
+            assert a.read(name) == b.read(name)
+            assert b"'descr': '<f4'" in a.read(name)[:128]
 
 
 @pytest.mark.parametrize("kind", ["npz", "mat"])
@@ -221,9 +208,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(kind, weights, tmp_pa
         ("conv2/kernel", None, "is missing, expected <f4 (3, 3, 32, 64)"),
         ("conv5/kernel", np.zeros(3, "f4"), "is <f4 (3,), expected no such array"),
         ("conv2/kernel", np.zeros((3, 3, 64, 32), "f4"), "(3, 3, 64, 32), expected <f4 (3, 3, 32"),
-        ("conv2/bias", np.zeros((64, 1), "f4"), "is <f4 (64, 1), expected <f4 (64,)"),
         ("conv2/bias", np.zeros(64), "is <f8 (64,), expected <f4 (64,)"),
-        ("conv2/bias", np.zeros(64, ">f4"), "is >f4 (64,), expected <f4 (64,)"),
         ("dense/bias", np.float32([np.nan] * 10), "holds numbers that are not finite"),
         ("dense/bias", np.float32([np.inf] * 10), "holds numbers that are not finite"),
     ],
@@ -239,43 +224,35 @@ def test_what_is_wrong_in_a_file_is_named(weights, tmp_path, name, array, told):
 
 
 class Trap:
-    """An object whose unpickling leaves a trace."""
-
-    def __init__(self, path):
-        self.path = path
+    """An object whose unpickling ends the test with an error."""
 
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return pytest.fail, ("executed",)
 
 
 def test_a_pickle_is_refused_both_ways(weights, tmp_path):
-    path, trace = tmp_path / "w.npz", tmp_path / "executed"
-    array = np.empty(10, object)
-    array[:] = [Trap(trace)] * 10
-    np.savez(path, **{**weights, "dense/bias": array})
+    trap = weights | {"dense/bias": np.array([Trap()] * 10)}
+    np.savez(tmp_path / "w.npz", **trap)
     with pytest.raises(WeightsError, match="pickle"):
-        example12.weights_from_npz(path, weights)
-    assert not trace.exists()
+        example12.weights_from_npz(tmp_path / "w.npz", weights)
     with pytest.raises((TypeError, ValueError)):
-        example12.weights_to_npz(tmp_path / "other.npz", {"dense/bias": array})
+        example12.weights_to_npz(tmp_path / "other.npz", trap)
     assert not (tmp_path / "other.npz").exists()
 
 
 def test_damaged_files(weights, tmp_path):
-    """Cut anywhere, or with one byte changed among the numbers, a file is refused in one line."""
+    """Cut anywhere, or with a byte changed among the numbers, a file is refused in one line."""
     path = example12.weights_to_npz(tmp_path / "w.npz", weights)
     content = path.read_bytes()
-    damaged = [b"", b"no zip file", b"<html>404</html>" * 100]
+    damaged = [b"", b"<html>404</html>" * 100]
     damaged += [content[:cut] for cut in np.linspace(1, len(content) - 1, 9).astype(int)]
     for position in np.random.default_rng(0).integers(1000, len(content) - 5000, 5):
         damaged.append(content[:position] + b"?!" + content[position + 2 :])
     np.save(tmp_path / "one.npy", weights["dense/bias"])
     for wrong in [*damaged, (tmp_path / "one.npy").read_bytes()]:
         path.write_bytes(wrong)
-        with pytest.raises(WeightsError) as error:
+        with pytest.raises(WeightsError, match=rf"^cannot read {path} as an .npz file: .+$"):
             example12.weights_from_npz(path, weights)
-        assert str(error.value).startswith(f"cannot read {path} as an .npz file: ")
-        assert "\n" not in str(error.value)
 
 
 # --- What else can go wrong -----------------------------------------------------------------------
@@ -301,26 +278,3 @@ def test_a_damaged_network_of_example_05(sample_dir, tmp_path, capsys):
 def test_bad_input(sample_dir, tmp_path, capsys, flags, told):
     assert told in error_of(example12.main, capsys, *arguments(sample_dir, tmp_path, *flags))
     assert not (tmp_path / example12.NAME).exists()
-
-
-@pytest.mark.slow
-def test_interrupted_while_it_trains(sample_dir, tmp_path):
-    argv = arguments(sample_dir, tmp_path, "--epochs", 10_000)
-    process = start("-u", example12.__file__, *argv)
-    while "sample data" not in process.stdout.readline():
-        assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
-    check_stopped(process, signal.SIGINT)
-    assert not (tmp_path / example12.NAME).exists()
-
-
-@pytest.mark.real
-def test_numpy_on_mnist(tmp_path):
-    data_dir = ROOT / "datasets" / "downloads"
-    if not any((data_dir / "mnist").glob("t10k-images-idx3-ubyte*")):
-        pytest.skip(f"lay the four files of MNIST in {data_dir}/mnist")
-    argv = ["--data-dir", data_dir, "--models-dir", tmp_path, "--epochs", 3]
-    metrics, _ = run(example12.main, *argv)
-    assert metrics["data"] == "MNIST"
-    assert metrics["test_accuracy"] > 0.92
-    assert metrics["largest_difference"] < 1e-4
