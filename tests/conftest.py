@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `examples` and so on are ours
 pytest.register_assert_rewrite("programs", "browser")  # so that its assertions say what was found
 
 # A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
@@ -40,6 +42,7 @@ def exported(sample_dir, tmp_path_factory):
 
     models_dir = tmp_path_factory.mktemp("models")
     argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir]
+    argv += ["--epochs", 5]
     return models_dir, *run(example08.main, *argv)
 
 

@@ -59,10 +59,3 @@ def test_what_is_no_number_is_refused(wrong, capsys):
     assert usage.startswith("usage: ")
     assert "argument b" in reason
     assert wrong in reason
-
-
-def test_three_numbers_are_too_many(capsys):
-    with pytest.raises(SystemExit) as error:
-        example01.main(["1", "2", "3"])
-    assert error.value.code == 2
-    assert "unrecognized arguments: 3" in capsys.readouterr().err

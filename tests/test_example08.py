@@ -1,5 +1,5 @@
-"""Checks example 08: that what it exports answers as the network does, in a process that has
-nothing of this project and in a session as a server has it; that pictures become what MNIST's
+"""Checks example 08: that what it exports answers as example 05's network does, in a process that
+has nothing of this project and in a session as a server has it; that pictures become what MNIST's
 images are; that kills, two exports at once and damaged files leave only whole versions.
 """
 
@@ -10,27 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from programs import error_of, run, start
-from serving_stand_in import RefusalError, Version
+from serving_stand_in import RefusalError, Version, apis, prediction_log_pb2, tf
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2  # noqa: E402
-
-from datasets import mnist, sample  # noqa: E402
-from examples import common  # noqa: E402
-from examples import example08_serving_export as example08  # noqa: E402
-from examples.common import tf  # noqa: E402
-
-REAL = ROOT / "datasets" / "downloads"
-PRESENT = len(list((REAL / "mnist").glob("*.gz"))) == 4
+from datasets import digits, mnist
+from examples import example05_mnist_cnn_nn as example05
+from examples import example08_serving_export as example08
+from examples.helpers import cli
+from models import mnist_cnn
+from models.saved import write_weights
 
 
 def arguments(data_dir, models_dir, *more):
@@ -45,48 +37,58 @@ def data(sample_dir):
 @pytest.fixture(scope="module")
 def network(data):
     """A network that has learned a little, so that its answers differ from image to image."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(example08, "STEPS", 60)
-        settings = {"seed": 1, "learning_rate": 3e-3, "batch_size": 64, "epochs": 1}
-        return example08.train_for_a_moment(data, Namespace(train_images=None, **settings))
+    tf.keras.utils.set_random_seed(1)
+    network = mnist_cnn.make_network()
+    mnist_cnn.train(network, data.train_images, data.train_labels, 4, 64, 2e-3)
+    return network
 
 
 @pytest.fixture(scope="module")
-def exported_network(network, data, tmp_path_factory):
+def expected(network, data):
+    """What it answers for the test images: probabilities, float32 (254, 10)."""
+    return tf.nn.softmax(network.predict(data.test_images, verbose=0)).numpy()
+
+
+@pytest.fixture(scope="module")
+def exported_network(network, data, expected, tmp_path_factory):
     """The folder of one exported version of `network`."""
-    folder, accuracy = example08.export(network, tmp_path_factory.mktemp("served") / "m", data)
-    logits = network.predict(data.test_images, verbose=0)
-    assert accuracy == np.mean(logits.argmax(axis=1) == data.test_labels)
+    folder, classes = example08.export(network, tmp_path_factory.mktemp("served") / "m", data)
+    np.testing.assert_array_equal(classes, expected.argmax(axis=1))
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(exported_network):
-    """The version as a server holds it."""
     return Version(exported_network)
 
 
 @pytest.fixture
 def trained_dir(network, data, tmp_path):
-    """A models folder as example 04 leaves it, with `network` in it."""
+    """A models folder as example 05 leaves it, with the weights of `network`."""
+    theirs = example05.Network(tf.float32, seed=0)
+    *convolutions, dense = [layer.weights for layer in network.layers if layer.weights]
+    pairs = zip(convolutions, theirs.kernels, theirs.biases, strict=True)
+    for weights, kernel, bias in [*pairs, (dense, theirs.dense, theirs.dense_biases)]:
+        kernel.assign(weights[0].value)
+        bias.assign(weights[1].value)
     folder = tmp_path / example08.TRAINED
     folder.mkdir()
-    network.save(folder / "model.keras")
+    write_weights(theirs, folder)
     (folder / "metrics.json").write_text(json.dumps({"data": data.name}))
     return tmp_path
 
 
 def ask(server, images, signature="serving_default"):
-    request = predict_pb2.PredictRequest()
+    request = apis.predict_pb2.PredictRequest()
     request.model_spec.signature_name = signature
     request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
     return server.predict(request)
 
 
-def png(pixels, **options):
+def png(pixels, form="PNG"):
     """Pack pixels (height, width) or (height, width, 3), uint8, as a file."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, options.pop("format", "PNG"), **options)
+    Image.fromarray(pixels).save(file, form)
     return file.getvalue()
 
 
@@ -99,20 +101,12 @@ def versions(models_dir):
 
 def test_a_network_is_trained_where_there_is_none(exported):
     models_dir, metrics, output = exported
-    assert metrics["test_accuracy"] > 0.9  # of 254; chance is 0.1
+    assert metrics["test_accuracy"] > 0.8  # of 254; chance is 0.1
     assert metrics["train_seconds"] > 0
     assert metrics["network"] == "trained for a moment"
-    assert "has left no network for this data set" in output
     file = models_dir / example08.NAME / "metrics.json"
     assert json.loads(file.read_text()) == metrics
     assert versions(models_dir) == ["1"]
-    folder = models_dir / "serving" / "mnist" / "1"
-    names = {path.name for path in folder.iterdir()}
-    assert {"saved_model.pb", "variables", "assets.extra"} <= names
-
-
-def test_it_prints_signatures_and_how_to_serve(exported):
-    models_dir, _, output = exported
     answer = "-> classes int32 (None,), probabilities float32 (None, 10)\n"
     assert f"serving_default: images uint8 (None, 28, 28, 1) {answer}" in output
     assert f"floats: images float32 (None, 28, 28, 1) {answer}" in output
@@ -122,48 +116,47 @@ def test_it_prints_signatures_and_how_to_serve(exported):
     assert f"--model_base_path={base}\n" in output
 
 
-def test_versions_count_up(trained_dir, sample_dir):
+def test_example_05_s_network_is_exported_and_versions_count_up(
+    trained_dir, sample_dir, data, expected
+):
     metrics, _ = run(example08.main, *arguments(sample_dir, trained_dir))
     assert metrics["version"] == 1
     assert metrics["network"] == example08.TRAINED
     assert metrics["train_seconds"] == 0
-    (trained_dir / "serving" / "mnist" / "10").mkdir()  # the highest is not the last by its letters
-    (trained_dir / "serving" / "mnist" / "notes").mkdir()
-    metrics, _ = run(example08.main, *arguments(sample_dir, trained_dir))
-    assert metrics["version"] == 11
+    assert metrics["test_accuracy"] == np.mean(expected.argmax(axis=1) == data.test_labels)
+    served = trained_dir / "serving" / "mnist"
+    answer = ask(Version(served / "1"), data.test_images)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    (served / "10").mkdir()  # the highest is not the last by its letters
+    (served / "notes").mkdir()
+    metrics, _ = run(example08.main, *arguments(sample_dir, trained_dir, "--precision", "bfloat16"))
     assert versions(trained_dir) == ["1", "10", "11", "notes"]
+    # Casts to type 14, DT_BFLOAT16, are in the second graph only.
+    graphs = [(served / version / "saved_model.pb").read_bytes() for version in ("1", "11")]
+    assert [b"DstT\x12\x020\x0e" in graph for graph in graphs] == [False, True]
 
 
-def test_a_network_of_another_data_set_is_not_exported(trained_dir, data):
-    (trained_dir / example08.TRAINED / "metrics.json").write_text('{"data": "MNIST"}')
-    assert example08.load_network(trained_dir, data) is None
+def test_a_network_of_another_data_set_is_not_exported(trained_dir):
+    folder = trained_dir / example08.TRAINED
+    assert example08.trained_network(folder, "MNIST") is None
+    assert example08.trained_network(trained_dir / "nothing", "MNIST") is None
 
 
-def test_what_was_trained_in_bfloat16_is_exported_in_float32(
-    network, trained_dir, sample_dir, monkeypatch
-):
-    monkeypatch.setattr(example08, "check", lambda folder, model, data: 0.5)
-    twin = tf.keras.models.clone_model(network)
-    twin.set_weights(network.get_weights())
-    for layer in twin.layers[:-1]:
-        layer.dtype_policy = "mixed_bfloat16"
-    twin.save(trained_dir / example08.TRAINED / "model.keras")
-    found = {}
-    for flags in ([], ["--precision", "bfloat16"]):
-        metrics, _ = run(example08.main, *arguments(sample_dir, trained_dir, *flags))
-        version = trained_dir / "serving" / "mnist" / str(metrics["version"])
-        casts = (version / "saved_model.pb").read_bytes().count(b"DstT\x12\x020\x0e")
-        found[metrics["precision"]] = casts  # casts to type 14, DT_BFLOAT16
-    assert found["bfloat16"] > 0
-    assert found["float32"] == 0
+@pytest.mark.parametrize("name", ["weights.index", "metrics.json"])
+@pytest.mark.parametrize("damage", ["half", "text", "empty"])
+def test_what_example_05_left_is_damaged(trained_dir, sample_dir, capsys, name, damage):
+    path = trained_dir / example08.TRAINED / name
+    content = path.read_bytes()
+    path.write_bytes({"half": content[: len(content) // 2], "text": b"[1]", "empty": b""}[damage])
+    error = error_of(example08.main, capsys, *arguments(sample_dir, trained_dir))
+    assert f"python examples/{example08.TRAINED}.py" in error
+    assert not (trained_dir / "serving").exists()
 
 
 # --- The answers ----------------------------------------------------------------------------------
 
 
-def test_a_process_without_this_project_gets_the_network_s_answers(
-    exported_network, network, data, tmp_path
-):
+def test_a_process_without_this_project_gets_them(exported_network, data, expected, tmp_path):
     code = (
         "import sys, numpy as np, tensorflow as tf\n"
         "loaded = tf.saved_model.load(sys.argv[1])\n"
@@ -174,15 +167,13 @@ def test_a_process_without_this_project_gets_the_network_s_answers(
     np.save(tmp_path / "images.npy", data.test_images)
     command = [sys.executable, "-I", "-c", code, str(exported_network)]
     subprocess.run(command, check=True, timeout=120, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    expected = tf.nn.softmax(network.predict(data.test_images, verbose=0)).numpy()
     with np.load(tmp_path / "answer.npz") as answer:
         assert answer["classes"].dtype == np.int32
         np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
         np.testing.assert_array_equal(answer["classes"], expected.argmax(axis=1))
 
 
-def test_a_server_gets_them_for_any_number_of_images(server, network, data):
-    expected = tf.nn.softmax(network.predict(data.test_images, verbose=0)).numpy()
+def test_a_server_gets_them_for_any_number_of_images(server, data, expected):
     assert np.ptp(expected.argmax(axis=1)) == 9  # all digits are among them
     for count in (1, 2, 7, len(expected)):
         inputs = example08.as_inputs(data.test_images[:count])
@@ -190,136 +181,83 @@ def test_a_server_gets_them_for_any_number_of_images(server, network, data):
             answer = ask(server, inputs[signature], signature)
             np.testing.assert_allclose(answer["probabilities"], expected[:count], atol=1e-5)
             np.testing.assert_array_equal(answer["classes"], expected[:count].argmax(axis=1))
+    # Fractions of a shade count, which Keras would cut off.
+    first, second = (ask(server, inputs["floats"] + x, "floats") for x in (0.0005, 0.003))
+    assert (first["probabilities"] != second["probabilities"]).any(axis=1).all()
 
 
 @pytest.mark.parametrize(
     "shape", [(28, 28, 1), (1, 28, 28), (1, 27, 27, 1), (1, 29, 29, 1), (1, 28, 28, 3), ()], ids=str
 )
-@pytest.mark.parametrize("signature", ["serving_default", "floats"])
-def test_another_shape_is_refused(server, signature, shape):
-    dtype = {"serving_default": np.uint8, "floats": np.float32}[signature]
-    with pytest.raises(RefusalError, match="INVALID_ARGUMENT: Shape of tensor"):
-        ask(server, np.zeros(shape, dtype), signature)
+def test_another_shape_is_refused(server, shape):
+    for signature, dtype in {"serving_default": np.uint8, "floats": np.float32}.items():
+        with pytest.raises(RefusalError, match="INVALID_ARGUMENT: Shape of tensor"):
+            ask(server, np.zeros(shape, dtype), signature)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"no picture", png(np.zeros((9, 9), np.uint8))[:40], png(np.full((9, 9), 7, np.uint8))],
+    ("content", "reason"),
+    [
+        (b"", "Input is empty"),
+        (b"no picture", "Unknown image file format"),
+        (png(np.zeros((9, 9), np.uint8))[:40], "PNG"),
+        (png(np.full((9, 9), 7, np.uint8)), "a picture shows nothing"),
+    ],
     ids=["empty", "text", "cut off", "one colour"],
 )
-def test_a_broken_picture_is_refused_and_the_server_goes_on(server, data, content):
+def test_a_broken_picture_is_refused_and_the_server_goes_on(server, data, content, reason):
     good = png(data.test_images[0, ..., 0])
-    with pytest.raises(RefusalError, match="INVALID_ARGUMENT"):
+    with pytest.raises(RefusalError, match=f"INVALID_ARGUMENT: .*{reason}"):
         ask(server, [good, content], "files")
     assert ask(server, [good], "files")["classes"] == ask(server, data.test_images[:1])["classes"]
 
 
-def test_a_server_can_answer_the_warm_up_requests(exported_network, server, data):
-    """The server does not load a version where it cannot."""
+def test_a_server_can_answer_the_warm_up_requests(exported_network, server):
     path = exported_network / "assets.extra" / "tf_serving_warmup_requests"
-    sizes = {}
+    sizes = set()
     for record in tf.data.TFRecordDataset(str(path)):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        assert log.WhichOneof("log_type") == "predict_log"
-        request = log.predict_log.request
-        assert request.model_spec.name == "mnist"
-        count = request.inputs["images"].tensor_shape.dim[0].size
-        sizes.setdefault(request.model_spec.signature_name, []).append(count)
-        answer = server.predict(request)
-        expected = ask(server, data.train_images[:count])
-        np.testing.assert_array_equal(answer["classes"], expected["classes"])
-    assert sizes == {"serving_default": [1, 16], "floats": [1, 16], "files": [1, 16]}
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        assert request.model_spec.name == example08.SERVED
+        sizes.add((request.model_spec.signature_name, len(server.predict(request)["classes"])))
+    signatures = ("serving_default", "floats", "files")
+    assert sizes == {(name, size) for name in signatures for size in example08.WARM_UP_SIZES}
 
 
-# --- The check before a version is there ----------------------------------------------------------
-
-
-def test_a_model_that_answers_differently_is_refused(exported_network, network, data):
+def test_what_answers_differently_does_not_become_a_version(
+    exported_network, network, data, tmp_path
+):
     other = tf.keras.models.clone_model(network)
     other.set_weights([0.9 * weights for weights in network.get_weights()])
-    with pytest.raises(common.UserError, match="signature serving_default does not answer as"):
-        example08.check(exported_network, other, data)
-
-
-def test_what_is_refused_does_not_become_a_version(network, data, tmp_path, monkeypatch):
-    folder = tmp_path / "m"
-    monkeypatch.setattr(example08, "TOLERANCE", -1.0)
-    with pytest.raises(common.UserError, match="nothing was exported"):
-        example08.export(network, folder, data)
-    assert list(folder.iterdir()) == []
-    monkeypatch.setattr(example08, "check", lambda folder, model, data: 0.5)
-    assert example08.export(network, folder, data) == (folder / "1", 0.5)
-    assert not (tmp_path / "m.part").exists()
-
-
-def test_the_note_on_keras_and_saved_model_save_is_true(network, tmp_path):
-    """Loaded in Python it answers; a server's session finds no weights."""
-    module = tf.Module()
-    module.model = network
-    _, given = example08.signatures(network)["serving_default"]
-    serve = tf.function(lambda images: {"logits": network(images)}, input_signature=[given])
-    tf.saved_model.save(module, str(tmp_path), {"serving_default": serve})
-    images = np.zeros((1, 28, 28, 1), np.uint8)
-    loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
-    assert loaded(images=tf.constant(images))["logits"].shape == (1, 10)
-    with pytest.raises(RefusalError, match="FAILED_PRECONDITION: Could not find variable"):
-        ask(Version(tmp_path), images)
+    with pytest.raises(cli.UserError, match="nothing exported: serving_default differs"):
+        example08.check(exported_network, other, data.test_images)
+    other.set_weights([np.nan * weights for weights in network.get_weights()])
+    with pytest.raises(cli.UserError, match="nothing exported"):
+        example08.export(other, tmp_path / "m", data)
+    assert list((tmp_path / "m").iterdir()) == []
 
 
 # --- Pictures -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def like_mnist():
-    """The function for many files at once: float32 (N, 28, 28, 1)."""
+def digits_of(files):
     pixels = tf.TensorSpec([28, 28, 1], tf.float32)
-    return tf.function(
-        lambda files: tf.map_fn(example08.like_mnist, files, fn_output_signature=pixels),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
-
-
-def test_pictures_in_mnist_s_form_stay_as_they_are(data, like_mnist):
-    """Where they have all shades, and no border so faint that it is taken for noise."""
-    ink = data.test_images[..., 0]
-    full = (ink.max(axis=(1, 2)) == 255) & (ink[:, [0, -1]].max(axis=(1, 2)) == 0)
-    full &= [boxes(image, 0) == boxes(image, 50) for image in ink]
-    images = data.test_images[full]
-    assert len(images) > 100
-    found = like_mnist([png(image[..., 0]) for image in images]).numpy()
-    assert np.mean((found == images).all(axis=(1, 2, 3))) > 0.98
-
-
-def boxes(image, threshold):
-    """Return first and last row and column of what is above a threshold."""
-    return [np.flatnonzero((image > threshold).any(axis=axis))[[0, -1]].tolist() for axis in (0, 1)]
-
-
-@pytest.mark.real
-@pytest.mark.skipif(not PRESENT, reason="lay MNIST's four .gz files in datasets/downloads/mnist")
-def test_mnist_s_own_images_hardly_change(like_mnist):
-    images = mnist.load("full", REAL).test_images[:1000]
-    found = like_mnist([png(image[..., 0]) for image in images]).numpy()
-    assert np.mean((found == images).all(axis=(1, 2, 3))) > 0.5
-    assert np.abs(found - images).mean() < 0.5  # shades of 255; moved by a pixel: 16
+    return tf.map_fn(example08.digit_of, tf.constant(files), fn_output_signature=pixels).numpy()
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 @pytest.mark.parametrize("dark_on_light", [False, True], ids=["light on dark", "dark on light"])
-def test_pictures_become_what_other_code_makes_of_them(
-    data, like_mnist, tmp_path, form, dark_on_light
-):
+def test_pictures_become_what_other_code_makes_of_them(data, tmp_path, form, dark_on_light):
     """To a few shades of 255, where moving the digit by a pixel makes 14 of them, on average."""
     files, expected, careful = [], [], []
     for image in data.test_images[:12, ..., 0]:
         canvas = np.zeros((200, 260), np.uint8)  # the digit is not in the middle
         canvas[10:178, 60:228] = np.kron(image, np.ones((6, 6), np.uint8))
-        expected.append(sample.like_mnist(np.where(canvas > 50, canvas, 0).astype(np.float32)))
+        expected.append(digits.like_mnist(np.where(canvas > 50, canvas, 0).astype(np.float32)))
         pixels = (255 - canvas if dark_on_light else canvas) // 2 + 40  # of little contrast
-        files.append(png(np.repeat(pixels[..., None], 3, axis=2), format=form))
+        files.append(png(np.repeat(pixels[..., None], 3, axis=2), form))
         (tmp_path / "digit").write_bytes(files[-1])
         careful.append(mnist.read_picture(tmp_path / "digit")[..., 0])
-    found = like_mnist(files).numpy()
+    found = digits_of(files)
     assert found.dtype == np.float32
     assert found.min() == 0
     assert 225 < found.max() < 256
@@ -330,21 +268,19 @@ def test_pictures_become_what_other_code_makes_of_them(
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (3, 3), (500, 20)], ids=str)
 def test_odd_pictures_fit(size):
     """A line as long as the picture, a dot, a thin stroke."""
-    pixels = np.zeros((size[0] + 6, size[1] + 6), np.uint8)
-    pixels[3:-3, 3:-3] = 255
-    found = example08.like_mnist(png(pixels)).numpy()[..., 0]
+    pixels = np.pad(np.full(size, 255, np.uint8), 3)
+    found = digits_of([png(pixels)])[0, ..., 0]
     rows, columns = found.any(axis=1), found.any(axis=0)
     assert max(rows.sum(), columns.sum()) == 20
     for filled in (rows, columns):
-        middle = np.flatnonzero(filled).mean()
-        assert 13 <= middle <= 14.5
+        assert 13 <= np.flatnonzero(filled).mean() <= 14.5
 
 
-# --- Kills, two at once, damaged files ------------------------------------------------------------
+# --- Kills, two at once ---------------------------------------------------------------------------
 
 
 def test_a_kill_while_exporting_and_then_two_exports_at_once(
-    trained_dir, sample_dir, data, network
+    trained_dir, sample_dir, data, expected
 ):
     """The kill leaves no half version, and does not stand in the way of those that follow."""
     argv = arguments(sample_dir, trained_dir)
@@ -358,31 +294,13 @@ def test_a_kill_while_exporting_and_then_two_exports_at_once(
     assert part.exists()
     assert versions(trained_dir) == []
 
-    processes = [start(example08.__file__, *argv) for _ in range(2)]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    process = start(example08.__file__, *argv)
+    run(example08.main, *argv)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert not part.exists()
     assert versions(trained_dir) == ["1", "2"]
-    expected = network.predict(data.test_images, verbose=0).argmax(axis=1)
     for name in ("1", "2"):
         version = Version(trained_dir / "serving" / "mnist" / name)
-        np.testing.assert_array_equal(ask(version, data.test_images)["classes"], expected)
-
-
-@pytest.mark.parametrize("name", ["model.keras", "metrics.json"])
-@pytest.mark.parametrize("damage", ["half", "text", "empty"])
-def test_what_example_04_left_is_damaged(trained_dir, sample_dir, capsys, name, damage):
-    path = trained_dir / example08.TRAINED / name
-    content = path.read_bytes()
-    path.write_bytes({"half": content[: len(content) // 2], "text": b"[1]", "empty": b""}[damage])
-    error = error_of(example08.main, capsys, *arguments(sample_dir, trained_dir))
-    assert f"{example08.TRAINED} is damaged" in error
-    assert f"python examples/{example08.TRAINED}.py" in error
-    assert not (trained_dir / "serving").exists()
-
-
-def test_a_folder_that_cannot_be_written(trained_dir, sample_dir, capsys):
-    (trained_dir / "serving").write_text("a file where a folder should be")
-    error = error_of(example08.main, capsys, *arguments(sample_dir, trained_dir))
-    assert str(trained_dir / "serving") in error
+        classes = ask(version, data.test_images)["classes"]
+        np.testing.assert_array_equal(classes, expected.argmax(axis=1))
