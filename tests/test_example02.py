@@ -376,8 +376,8 @@ def test_a_port_that_is_taken_is_said_before_training(sample_dir, tmp_path, caps
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_line(sample_dir, tmp_path):
-    """In place of a full disk: files may have no more than 100 kB, and pictures have less."""
+def test_a_full_disk_is_one_line(data, sample_dir, tmp_path):
+    """In place of a full disk: no file may have more than 100 kB; pictures have less."""
     process = subprocess.run(
         [sys.executable, example02.__file__, *map(str, arguments(sample_dir, tmp_path))],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
@@ -387,6 +387,7 @@ def test_a_full_disk_is_one_line(sample_dir, tmp_path):
     )
     assert process.returncode == 1
     assert process.stderr.startswith("error: cannot write ")
+    assert process.stderr.endswith("; File too large\n")
     assert process.stderr.count("\n") == 1
 
 
