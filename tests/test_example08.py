@@ -102,7 +102,6 @@ def versions(models_dir):
 def test_a_network_is_trained_where_there_is_none(exported):
     models_dir, metrics, output = exported
     assert metrics["test_accuracy"] > 0.8  # of 254; chance is 0.1
-    assert metrics["train_seconds"] > 0
     assert metrics["network"] == "trained for a moment"
     file = models_dir / example08.NAME / "metrics.json"
     assert json.loads(file.read_text()) == metrics
@@ -259,8 +258,7 @@ def test_pictures_become_what_other_code_makes_of_them(data, tmp_path, form, dar
         careful.append(mnist.read_picture(tmp_path / "digit")[..., 0])
     found = digits_of(files)
     assert found.dtype == np.float32
-    assert found.min() == 0
-    assert 225 < found.max() < 256
+    assert found.min() == 0 and 225 < found.max() < 256
     for other in (expected, careful):
         assert np.median(np.abs(found[..., 0] - other).mean(axis=(1, 2))) < 7
 
@@ -270,10 +268,9 @@ def test_odd_pictures_fit(size):
     """A line as long as the picture, a dot, a thin stroke."""
     pixels = np.pad(np.full(size, 255, np.uint8), 3)
     found = digits_of([png(pixels)])[0, ..., 0]
-    rows, columns = found.any(axis=1), found.any(axis=0)
-    assert max(rows.sum(), columns.sum()) == 20
-    for filled in (rows, columns):
-        assert 13 <= np.flatnonzero(filled).mean() <= 14.5
+    places = [np.flatnonzero(found.any(axis=axis)) for axis in (0, 1)]
+    assert max(map(len, places)) == 20
+    assert all(13 <= place.mean() <= 14.5 for place in places)
 
 
 # --- Kills, two at once ---------------------------------------------------------------------------
@@ -285,22 +282,27 @@ def test_a_kill_while_exporting_and_then_two_exports_at_once(
     """The kill leaves no half version, and does not stand in the way of those that follow."""
     argv = arguments(sample_dir, trained_dir)
     part = trained_dir / "serving" / "mnist.part"
-    process = start(example08.__file__, *argv)
-    while not (part / "saved_model.pb").exists():  # and then it is checked, which takes a while
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
+
+    def start_and_wait_for_its_graph():
+        process = start(example08.__file__, *argv)
+        while not (part / "saved_model.pb").exists():  # and then it is checked, which takes a while
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        return process
+
+    process = start_and_wait_for_its_graph()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert part.exists()
     assert versions(trained_dir) == []
+    (part / "saved_model.pb").unlink()
 
-    process = start(example08.__file__, *argv)
+    process = start_and_wait_for_its_graph()
     run(example08.main, *argv)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert not part.exists()
     assert versions(trained_dir) == ["1", "2"]
-    for name in ("1", "2"):
-        version = Version(trained_dir / "serving" / "mnist" / name)
-        classes = ask(version, data.test_images)["classes"]
+    for path in (trained_dir / "serving" / "mnist").iterdir():
+        classes = ask(Version(path), data.test_images)["classes"]
         np.testing.assert_array_equal(classes, expected.argmax(axis=1))

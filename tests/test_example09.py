@@ -285,8 +285,7 @@ def test_no_answer_in_time(server, data, protocol, monkeypatch):
 
 def test_the_ports_are_mixed_up(server, capsys):
     error = ask_main(capsys, "--rest-port", server.port, "--grpc-port", server.rest_port)
-    assert "correct --server, --rest-port" in error
-    assert error.isprintable()
+    assert "correct --server, --rest-port" in error and error.isprintable()
     error = ask_main(capsys, *flags(server, "--grpc-port", server.rest_port))
     assert "correct --server, --grpc-port" in error
     assert error.isprintable()
