@@ -75,7 +75,7 @@ def test_the_copy_has_scripts_and_data_but_no_results(tmp_path):
             "example06_sample",
             {"example06_sample_learning_curves.png", "example06_sample_worst_mistakes.png"},
         ),
-        ("example06_long", set()),
+        ("example14_long", set()),
     ],
 )
 def test_what_a_run_prints_and_draws_is_kept(name, pictures, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import programs
 import pytest
 import tensorflow as tf
 
-from examples import example03_mnist_mlp, example06_cifar10_cnn_nn
+from examples import example03_mnist_mlp, example14_cifar10_record
 
 training = programs.figures("training")
 
@@ -216,6 +216,7 @@ def test_all_schedules_that_fall_end_below_all_that_do_not():
 
 def test_one_cycle_is_that_of_the_examples():
     steps, shares = training.SCHEDULE_STEPS, training.schedules()["one cycle"]
-    for example in (example03_mnist_mlp, example06_cifar10_cnn_nn):
-        expected = [example.one_cycle((step + 1) / (steps + 1)) for step in range(steps)]
+    for example in (example03_mnist_mlp, example14_cifar10_record):
+        done = [(step + 1) / (steps + 1) for step in range(steps)]
+        expected = [example.one_cycle(share, example.WARM_UP) for share in done]
         np.testing.assert_allclose(shares, expected)
