@@ -21,9 +21,7 @@ trained. Example 14 shows how far the same training can be sped up.
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `datasets` is ours
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
 from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
 
 import numpy as np
