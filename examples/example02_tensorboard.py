@@ -136,11 +136,10 @@ def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
             raise cli.UserError("the loss is not finite: use a smaller --learning-rate")
         answers = labels, tf.nn.softmax(network(images)).numpy(), data.class_names
         folder, title = log / "pictures", f"Epoch {epoch + 1}"
-        matrix = report.plot_confusion_matrix(folder, title, *answers)
-        mistakes = report.plot_worst_mistakes(folder, title, images, *answers)
+        pictures = report.plot_mistakes(folder, title, images, *answers)
         with writer.as_default(step=epoch):
             write_gradients(network.trainable_variables, gradients_of(images, labels))
-            write_pictures(matrix, mistakes)
+            write_pictures(*pictures)
             write_pr_curves(*answers[:2])
 
     board = tf.keras.callbacks.TensorBoard(
@@ -283,7 +282,7 @@ def main(argv: list[str] | None = None) -> dict:
             raise cli.UserError(f"{error}; choose another --port") from error
     with cli.writing(log):
         metrics = fill_panels(data, pairs, args, dtype, log)
-    metrics = report.finish(folder, metrics, [log], __file__, argv, args.min_accuracy)
+    metrics = report.finish(folder, metrics, [log], argv, args.min_accuracy)
     if args.serve:
         print("TensorBoard goes on until Ctrl-C", flush=True)
         with suppress(KeyboardInterrupt):

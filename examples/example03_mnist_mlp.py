@@ -192,15 +192,9 @@ def one_cycle(done: float, warm_up: float) -> float:
 
 def evaluate(network: Network, run: Run, data: mnist.Dataset, batch_size: int) -> dict:
     """Return what came of a network's training, and how it went, for metrics.json."""
-    history = run.columns()
-    seconds = sum(history["seconds"])
-    return {
-        "test_accuracy": float(accuracy(network(data.test_images), data.test_labels)),
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(run.step * batch_size / seconds),
-        "parameters": count_parameters(network),
-        "history": history,
-    }
+    test_accuracy = accuracy(network(data.test_images), data.test_labels)
+    figures = {"test_accuracy": float(test_accuracy)}
+    return figures | run.metrics(batch_size) | {"parameters": count_parameters(network)}
 
 
 def plot_templates(network: Network, path: Path) -> Path:
@@ -217,7 +211,7 @@ def classify(picture: Path, network: Network, folder: Path) -> dict:
     image = mnist.read_picture(picture)  # (28, 28, 1)
     read_weights(network, folder, __file__)
     probabilities = tf.nn.softmax(network(image[None])[0]).numpy()
-    return report.show_digit(image, probabilities, folder)
+    return report.show_answer(image, probabilities, "0123456789", folder)
 
 
 # %% Run
@@ -278,12 +272,12 @@ def main(argv: list[str] | None = None) -> dict:
     metrics["train_seconds"] += regression["train_seconds"]
     probabilities = tf.nn.softmax(deep(data.test_images)).numpy()
     answers = data.test_images, data.test_labels, probabilities, data.class_names
-    files = report.plot_results(folder, "Hidden layers", run.columns(), *answers)
-    history, title = linear_run.columns(), "Softmax regression"
+    files = report.plot_results(folder, "Hidden layers", metrics["history"], *answers)
+    history, title = regression["history"], "Softmax regression"
     files.append(report.plot_learning_curves(linear_folder, title, history))
     files.append(plot_templates(linear, folder / "templates.png"))
     files += [write_weights(deep, folder), run.folder]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -203,7 +203,9 @@ def classify(picture: Path, folder: Path) -> dict:
     """Say which digit a picture shows, by what the last run has learned."""
     image = mnist.read_picture(picture)  # (28, 28, 1)
     logits = load(folder / "model.keras").predict(image[None], verbose=0)
-    return report.show_digit(image, tf.nn.softmax(logits[0]).numpy(), folder)
+    return report.show_answer(
+        image, tf.nn.softmax(logits[0]).numpy(), "0123456789", folder
+    )
 
 
 # %% Run
@@ -260,22 +262,19 @@ def main(argv: list[str] | None = None) -> dict:
     train(model, run, data, count, folder / "logs" / run.folder.name, args)
 
     one_view, logits = evaluate(model, data)
-    probabilities, history = tf.nn.softmax(logits).numpy(), run.columns()
-    seconds = sum(history["seconds"])
-    metrics = settings | {
+    probabilities = tf.nn.softmax(logits).numpy()
+    metrics = settings | run.metrics(args.batch_size)
+    metrics |= {
         "data": data.name,
         "test_accuracy": float(accuracy(logits, data.test_labels)),
         "test_accuracy_from_one_view": one_view,
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(run.step * args.batch_size / seconds),
         "parameters": count_parameters(model),
-        "history": history,
     }
     answers = data.test_images, data.test_labels, probabilities, data.class_names
-    files = report.plot_results(folder, "Example 04", history, *answers)
+    files = report.plot_results(folder, "Example 04", metrics["history"], *answers)
     model_file = save(model, folder / "model.keras", data.test_images[:1000])
     files += [model_file, run.folder, folder / "logs"]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -27,7 +27,7 @@ from datasets import mnist
 from examples.helpers.run import Run
 from models.augmentation import nine_views, turn_resize_move
 from models.saved import read_weights, write_weights
-from models.training import accuracy, count_parameters, one_cycle, predict
+from models.training import accuracy, count_parameters, one_cycle, predict, scores
 
 NAME = Path(__file__).stem
 EPOCHS = 6
@@ -188,7 +188,7 @@ def classify(picture: Path, network: Network, folder: Path) -> dict:
     image = mnist.read_picture(picture)  # (28, 28, 1)
     read_weights(network, folder, __file__)
     probabilities = tf.nn.softmax(predict(network.infer, image[None])[0]).numpy()
-    return report.show_digit(image, probabilities, folder)
+    return report.show_answer(image, probabilities, "0123456789", folder)
 
 
 # %% Run
@@ -208,10 +208,8 @@ def train(run: Run, network, optimizer, data: mnist.Dataset, count: int, args) -
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
             seed = tf.constant([args.seed, run.step])
             run.record(train_step(images, labels, rate, seed))
-        labels = data.validation_labels
         logits = predict(network.infer, data.validation_images)
-        loss, share = mean_loss(logits, labels), accuracy(logits, labels)
-        run.validate({"validation_loss": loss, "validation_accuracy": share})
+        run.validate(scores(logits, data.validation_labels))
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -236,21 +234,18 @@ def main(argv: list[str] | None = None) -> dict:
 
     nine = nine_views(data.test_images)
     views = np.stack([predict(network.infer, images) for images in nine])
-    logits, history = views.mean(axis=0), run.columns()
-    probabilities, seconds = tf.nn.softmax(logits).numpy(), sum(history["seconds"])
-    metrics = settings | {
+    probabilities = tf.nn.softmax(views.mean(axis=0)).numpy()
+    metrics = settings | run.metrics(args.batch_size)
+    metrics |= {
         "data": data.name,
-        "test_accuracy": float(accuracy(logits, data.test_labels)),
+        "test_accuracy": float(accuracy(probabilities, data.test_labels)),
         "test_accuracy_from_one_view": float(accuracy(views[4], data.test_labels)),
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(run.step * args.batch_size / seconds),
         "parameters": count_parameters(network),
-        "history": history,
     }
     answers = data.test_images, data.test_labels, probabilities, data.class_names
-    files = report.plot_results(folder, "Example 05", history, *answers)
+    files = report.plot_results(folder, "Example 05", metrics["history"], *answers)
     files += [write_weights(network, folder), run.folder]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -265,22 +265,17 @@ def main(argv: list[str] | None = None) -> dict:
     one_view = predict(network.infer, data.test_images)
     logits = (one_view + predict(network.infer, data.test_images[:, :, ::-1])) / 2
     probabilities = tf.nn.softmax(logits).numpy()
-    history = run.columns()
-    seconds = sum(history["seconds"])
-    metrics = settings | {
+    metrics = settings | run.metrics(args.batch_size)
+    metrics |= {
         "data": data.name,
         "test_accuracy": float(accuracy(logits, data.test_labels)),
         "test_accuracy_from_one_view": float(accuracy(one_view, data.test_labels)),
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(run.step * args.batch_size / seconds),
         "parameters": count_parameters(network),
-        "history": history,
     }
-    answers = data.test_labels, probabilities, data.class_names
-    pictures = report.plot_results(folder, NAME, history, data.test_images, *answers)
-    pictures.append(plot_kernels(network, folder / "first_kernels.png"))
-    files = [*pictures, run.folder]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    answers = data.test_images, data.test_labels, probabilities, data.class_names
+    files = report.plot_results(folder, NAME, metrics["history"], *answers)
+    files += [plot_kernels(network, folder / "first_kernels.png"), run.folder]
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

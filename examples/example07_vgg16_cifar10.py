@@ -74,7 +74,7 @@ def find_vgg16(weights: Path | None, data: str, data_dir: Path):
 # shows that it sees.
 
 
-def check_on_picture(network: vgg16.VGG16, path: Path | None, names) -> None:
+def check_on_picture(network: vgg16.VGG16, path: Path | None, names, folder) -> None:
     """Print the likeliest classes for a picture; by default one that it must know."""
     size, classes = network.config.image_size, network.config.classes
     if path is None and classes < vgg16.Config().classes:
@@ -86,7 +86,8 @@ def check_on_picture(network: vgg16.VGG16, path: Path | None, names) -> None:
         image, title = np.asarray(ImageOps.fit(picture, (size, size))), path.name
     print(f"   what VGG16_{classes} sees in {title}:")
     logits = network(vgg16.preprocess(image[None], size))
-    report.print_likeliest(tf.nn.softmax(logits[0]).numpy(), names)
+    probabilities = tf.nn.softmax(logits[0]).numpy()
+    report.show_answer(image, probabilities, names, folder)
 
 
 # %% 4. Save the model
@@ -118,7 +119,7 @@ def rebuild(path: Path, config, picture: Path | None, data_dir: Path, folder: Pa
     print(f"   {len(weights)} weights, {count_parameters(network):,} parameters")
     print("3. check")
     names = pretrained.class_names(config.classes, data_dir)
-    check_on_picture(network, picture, names)
+    check_on_picture(network, picture, names, folder)
     print("4. save")
     return weights, save_model(network, folder / f"vgg16_{config.classes}")
 
@@ -285,7 +286,7 @@ def main(argv: list[str] | None = None) -> dict:
     answers = images, labels, tf.nn.softmax(logits).numpy(), data.class_names
     title, history = f"Example 07, {data.name}", results["history"]
     files += report.plot_results(folder, title, history, *answers)
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

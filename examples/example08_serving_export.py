@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> dict:
         "parameters": network.count_params(),
     }
     folder, least = args.models_dir / NAME, args.min_accuracy
-    metrics = report.finish(folder, metrics, [version], __file__, argv, least)
+    metrics = report.finish(folder, metrics, [version], argv, least)
     print_how_to_serve(version.parent)
     return metrics
 

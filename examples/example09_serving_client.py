@@ -252,7 +252,7 @@ def ask_all(rest: Rest, over_grpc: Grpc, data: mnist.Dataset, folder: Path) -> d
     print(f"probabilities over REST and over gRPC differ by {difference:.1g} at most")
     classes, probabilities = map(np.concatenate, zip(*answers, strict=True))
     answers = images, labels, probabilities, data.class_names
-    report.plot_worst_mistakes(folder, "Example 09", *answers)
+    report.plot_mistakes(folder, "Example 09", *answers)
     accuracy = float(np.mean(classes == labels))
     return {"test_accuracy": accuracy, "train_seconds": 0.0, "images_per_second": speed}
 
@@ -278,7 +278,7 @@ def main(argv: list[str] | None = None) -> dict:
         picture = pictures.read_picture(args.image)
         file = tf.io.encode_png(picture).numpy()  # the server sees what is drawn
         answers = [client.predict([file], "files") for client in (rest, over_grpc)]
-        return report.show_digit(picture, answers[0][1][0], folder)
+        return report.show_answer(picture, answers[0][1][0], "0123456789", folder)
 
     data = mnist.load(args.data, args.data_dir)
     metrics = {"data": data.name, "server": args.server, "model": args.model}
@@ -286,8 +286,8 @@ def main(argv: list[str] | None = None) -> dict:
     ways = {"REST, rows": lambda batch: rest.predict(batch, rows=True)}
     ways |= {"REST, columns": rest.predict, "gRPC": over_grpc.predict}
     metrics["latency"] = compare(ways, data.test_images)
-    files = [folder / "worst_mistakes.png"]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    files = [folder / "confusion_matrix.png", folder / "worst_mistakes.png"]
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -33,7 +33,7 @@ from datasets import cats_dogs
 from examples.helpers.run import Run
 from models import airbench
 from models.augmentation import ten_views, warp, whole
-from models.training import accuracy, count_parameters, mean_loss, one_cycle, predict
+from models.training import accuracy, count_parameters, one_cycle, predict, scores
 
 NAME = Path(__file__).stem
 EPOCHS, BATCH_SIZE = 20, 64
@@ -244,9 +244,7 @@ def train(run: Run, training, shards: list[str], validation, args) -> None:
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
             run.record(training.step(*next(batches), rate))
         logits = predict(training.network, whole(images, SIZE))
-        loss = mean_loss(logits, labels, airbench.LABEL_SMOOTHING)
-        share = accuracy(logits, labels)
-        run.validate({"validation_loss": loss, "validation_accuracy": share})
+        run.validate(scores(logits, labels, airbench.LABEL_SMOOTHING))
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -268,27 +266,23 @@ def main(argv: list[str] | None = None) -> dict:
     images, labels = read_all(test)
     views = np.stack([predict(network, view) for view in ten_views(images, SIZE)])
     probabilities = tf.nn.softmax(views.mean(axis=0)).numpy()
-    history = run.columns()
-    seconds = sum(history["seconds"])
-    speed = run.step * args.batch_size / seconds
     batches = training_batches(shards, args.seed, args.epochs, args.batch_size, steps)
-    metrics = settings | {
+    metrics = settings | run.metrics(args.batch_size)
+    speeds = measure(data, shards, batches, metrics["images_per_second"])
+    metrics |= {
         "data": data.name,
         "left_out": len(data.left_out),
         "test_accuracy": float(accuracy(probabilities, labels)),
         "test_accuracy_from_one_view": float(accuracy(views[0], labels)),
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(speed),
-        "images_per_second_by_way": measure(data, shards, batches, speed),
+        "images_per_second_by_way": speeds,
         "parameters": count_parameters(network),
-        "history": history,
     }
     answers = images, labels, probabilities, cats_dogs.CLASS_NAMES
-    files = report.plot_results(folder, NAME, history, *answers)
+    files = report.plot_results(folder, NAME, metrics["history"], *answers)
     augmented, _ = next(iter(batches))
     files.append(report.plot_images(augmented[:32], folder / "augmented.png", NAME))
     files += [folder / "shards", run.folder]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -33,7 +33,7 @@ from examples.helpers.run import Run
 from models import sample_vgg16, vgg16, vgg16_files
 from models.feature_cache import Features, cached_features
 from models.top_layer import train_top
-from models.training import accuracy, count_parameters, mean_loss, predict
+from models.training import accuracy, count_parameters, mean_loss, predict, scores
 
 NAME = Path(__file__).stem
 CLASSES = cats_dogs.CLASS_NAMES
@@ -161,9 +161,9 @@ def fine_tune(network, pool4, labels, folder: Path, settings, restart):
             images = pool4[0][rows][np.arange(len(rows)), views[rows]]
             run.record(train_step(images, labels[0][rows]))
         logits = predict(infer, pool4[1], BATCH)
-        quality = {"validation_loss": mean_loss(logits, labels[1])}
-        run.validate(quality | {"validation_accuracy": accuracy(logits, labels[1])})
-    return predict(infer, pool4[2], BATCH), run.columns()
+        run.validate(scores(logits, labels[1]))
+    history = run.metrics(FINE_TUNE_BATCH)["history"]
+    return predict(infer, pool4[2], BATCH), history
 
 
 # %% Where the network looks
@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> dict:
         "parameters": count_parameters(network),
         "history": history,
     }
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

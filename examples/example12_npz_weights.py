@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> dict:
         "parameters": parameters,
         "libraries": figures,
     }  # fmt: skip
-    return report.finish(folder, metrics, [npz, mat], __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, [npz, mat], argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> dict:
         "train_seconds": 0.0,
     }
     files = [npz, again, half, keras]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

@@ -273,20 +273,17 @@ def main(argv: list[str] | None = None) -> dict:
 
     views, labels = predict_six_views(network, data.test_images), data.test_labels
     probabilities = tf.nn.softmax(views.mean(axis=0)).numpy()
-    history = run.columns()
-    seconds = sum(history["seconds"])
-    metrics = settings | {
+    metrics = settings | run.metrics(args.batch_size)
+    metrics |= {
         "data": data.name,
         "test_accuracy": float(accuracy(probabilities, labels)),
         "test_accuracy_from_one_view": float(accuracy(views[0], labels)),
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(run.step * args.batch_size / seconds),
         "parameters": count_parameters(network),
-        "history": history,
     }
     answers = data.test_images, labels, probabilities, data.class_names
-    files = [*report.plot_results(folder, NAME, history, *answers), run.folder]
-    return report.finish(folder, metrics, files, __file__, argv, args.min_accuracy)
+    files = report.plot_results(folder, NAME, metrics["history"], *answers)
+    files.append(run.folder)
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 
 # %% What to try next

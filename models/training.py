@@ -28,6 +28,12 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(hits, tf.float32))
 
 
+def scores(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0) -> dict[str, tf.Tensor]:
+    """Return loss and accuracy on the validation images, by the names that Run.validate() wants."""
+    loss = mean_loss(logits, labels, smoothing)
+    return {"validation_loss": loss, "validation_accuracy": accuracy(logits, labels)}
+
+
 def one_cycle(done: float, warm_up: float) -> float:
     """Return the learning rate's share of its peak when the share `done` of the steps is done.
 

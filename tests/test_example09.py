@@ -138,8 +138,8 @@ def test_a_picture_of_one_s_own(server, data, tmp_path, capsys):
     path.write_bytes(png(255 - np.kron(data.test_images[0, ..., 0], np.ones((5, 5), np.uint8))))
     argv = flags(server, "--image", path, "--models-dir", tmp_path, "--model-version", 1)
     result = example09.main(list(map(str, argv)))
-    assert result["digit"] == data.test_labels[0]
-    assert f"{max(result['probabilities']):.2%}  {result['digit']}\n" in capsys.readouterr().out
+    assert result["answer"] == str(data.test_labels[0])
+    assert f"{max(result['probabilities']):.2%}  {result['answer']}\n" in capsys.readouterr().out
     assert (tmp_path / example09.NAME / "picture.png").is_file()
 
 

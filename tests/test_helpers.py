@@ -176,8 +176,12 @@ def sigterm():
 def test_a_run_averages_prints_and_remembers(tmp_path, capsys):
     run, count = train(tmp_path)
     assert (count, run.done) == (12, 1)
-    assert run.columns()["validation_loss"] == [4, 8, 12]
-    assert run.columns()["accuracy"] == pytest.approx([0.025, 0.065, 0.105])
+    metrics = run.metrics(batch_size=6)
+    assert metrics["history"]["validation_loss"] == [4, 8, 12]
+    assert metrics["train_seconds"] == round(sum(metrics["history"]["seconds"]), 1)
+    speed = 12 * 6 / sum(metrics["history"]["seconds"])
+    assert metrics["images_per_second"] == pytest.approx(speed, abs=0.5)
+    assert metrics["history"]["accuracy"] == pytest.approx([0.025, 0.065, 0.105])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("epoch  1: loss 0.5208, accuracy 0.0250, validation loss 4.0000, ")
@@ -303,7 +307,7 @@ def fit(folder, at=None):
         shuffle=False,
         verbose=0,
     )
-    return run.columns(), model.get_weights()
+    return run.metrics(2)["history"], model.get_weights()
 
 
 def test_the_run_as_a_callback_of_fit(tmp_path, capsys):
@@ -312,7 +316,7 @@ def test_the_run_as_a_callback_of_fit(tmp_path, capsys):
     assert set(columns) == {
         *("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
     }
-    with pytest.raises(KeyboardInterrupt, match="goes on after epoch 1"):
+    with pytest.raises(KeyboardInterrupt, match="epochs saved: 1; the same command goes on"):
         fit(tmp_path / "b", at=4)
     continued, same_weights = fit(tmp_path / "b")
     assert continued | {"seconds": 0} == columns | {"seconds": 0}
@@ -338,9 +342,9 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path):
 def test_finish_completes_the_metrics_and_checks_the_accuracy(tmp_path, capsys):
     metrics = {"test_accuracy": 0.5, "train_seconds": 1.5, "data": "some data"}
     argv = ["--data-dir", "a folder"]
-    more = [tmp_path / "a.png"], "/x/example99.py", argv
-    result = report.finish(tmp_path, metrics, *more, min_accuracy=0.5)
-    assert result == json.loads((tmp_path / "metrics.json").read_text())
+    more, folder = ([tmp_path / "a.png"], argv, 0.5), tmp_path / "example99"
+    result = report.finish(folder, metrics, *more)
+    assert result == json.loads((folder / "metrics.json").read_text())
     assert result["command"] == "python examples/example99.py --data-dir 'a folder'"
     assert set(result["versions"]) == {"python", "tensorflow", "numpy"}
     assert 1 <= result["machine"]["cores"] <= os.cpu_count()
@@ -348,8 +352,8 @@ def test_finish_completes_the_metrics_and_checks_the_accuracy(tmp_path, capsys):
     assert "test accuracy 0.5000 on some data" in output
     assert "a.png" in output
     with pytest.raises(cli.UserError, match=r"0\.4000 is below --min-accuracy 0\.5"):
-        report.finish(tmp_path, metrics | {"test_accuracy": 0.4}, *more, min_accuracy=0.5)
-    assert json.loads((tmp_path / "metrics.json").read_text())["test_accuracy"] == 0.4
+        report.finish(folder, metrics | {"test_accuracy": 0.4}, *more)
+    assert json.loads((folder / "metrics.json").read_text())["test_accuracy"] == 0.4
 
 
 def pixels(path):
@@ -388,7 +392,8 @@ def test_confusion_matrix_has_the_true_class_in_its_rows(tmp_path, monkeypatch):
     )
     labels, predictions = np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 0])
     names = ["a", "b", "never"]
-    path = report.plot_confusion_matrix(tmp_path, "title", labels, np.eye(3)[predictions], names)
+    answers = np.zeros((5, 8, 8, 3)), labels, np.eye(3)[predictions], names
+    path, _ = report.plot_mistakes(tmp_path, "title", *answers)
     assert drawn[0].tolist() == [[3, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert coloured(path) > 0.05
 
@@ -403,7 +408,7 @@ def test_worst_mistakes_are_the_most_certain_ones(tmp_path, monkeypatch):
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.8, 0.2]])
     labels = np.array([1, 0, 0, 1])
-    report.plot_worst_mistakes(tmp_path, "title", images, labels, probabilities, ["cat", "dog"])
+    report.plot_mistakes(tmp_path, "title", images, labels, probabilities, ["cat", "dog"])
     assert shown["images"].ravel().tolist() == [3, 2, 0]
     assert shown["captions"] == ["cat 80%\nis dog", "dog 70%\nis cat", "cat 60%\nis dog"]
 

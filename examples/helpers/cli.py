@@ -34,32 +34,27 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
 
 
 positive_int = number(int, 1, 2**31 - 1)
-positive_float = number(float, 1e-45, 3e38)  # what float32 can hold
 
 
-def make_parser(
-    docstring: str,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-) -> argparse.ArgumentParser:
-    """Make a parser with the flags that all examples share; the numbers are its defaults.
+def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
+    """Make a parser with the flags that all examples share.
 
-    Without `epochs` it has no flags for training.
+    `training`, if there is any, are the defaults of --epochs, --batch-size, --learning-rate.
     """
-    parser = argparse.ArgumentParser(
-        description=docstring.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    show_defaults = argparse.ArgumentDefaultsHelpFormatter
+    title = docstring.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=title, formatter_class=show_defaults)
     add = parser.add_argument
     add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
     add("--data-dir", type=Path, default=ROOT / "datasets" / "downloads", help="where data lies")
     add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
     add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
-    if epochs is not None:
+    if training:
+        epochs, batch_size, rate = training
+        float32 = number(float, 1e-45, 3e38)
         add("--epochs", type=positive_int, default=epochs, help="passes over the training images")
         add("--batch-size", type=positive_int, default=batch_size, help="images in a step")
-        add("--learning-rate", type=positive_float, default=learning_rate, help="at its highest")
+        add("--learning-rate", type=float32, default=rate, help="at its highest")
         add("--seed", type=number(int, 0, 2**31 - 1), default=0, help="of every random choice")
         add("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
         add("--train-images", type=positive_int, metavar="N", help="use only the first N images")
@@ -70,15 +65,13 @@ def make_parser(
 def settings(args: argparse.Namespace, dtype: tf.DType, but: Sequence[str] = ()) -> dict:
     """Return the flags that decide what a training comes to: all but paths, checks and `but`."""
     others = {"data_dir", "models_dir", "min_accuracy", "restart", "image", *but}
-    chosen = {name: value for name, value in vars(args).items() if name not in others}
-    return chosen | {"precision": dtype.name}
+    return {k: v for k, v in vars(args).items() if k not in others} | {"precision": dtype.name}
 
 
 def run(main: Callable[..., dict]) -> None:
-    """Run an example's main() as a program and exit with the status that the README describes.
+    """Run an example's main() as a program, with exit status 1 and one line for a user's error.
 
-    0 done; 1 with one line for what the user can mend; 2 wrong flags; 130 after Ctrl-C. Any other
-    error is a fault of ours and keeps its traceback.
+    After Ctrl-C it is 130. Any other error is a fault of ours and keeps its traceback.
     """
     try:
         main(*([[]] if "ipykernel" in sys.modules else []))  # a kernel's flags are none of ours
@@ -92,9 +85,8 @@ def run(main: Callable[..., dict]) -> None:
 
 def shown(path: Path | str) -> str:
     """Return a path as short as it can be written from the current folder."""
-    with contextlib.suppress(ValueError):
-        return str(Path(path).resolve().relative_to(Path.cwd()))
-    return str(path)
+    whole = Path(path).resolve()
+    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
 
 
 @contextlib.contextmanager
@@ -110,10 +102,7 @@ def writing(path: Path | str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write a file or a folder under; when it is whole, rename it to `path`.
-
-    So a kill leaves the old one or the new one, never half of one.
-    """
+    """Give a name to write a file or folder under; when it is whole, rename it: a kill is safe."""
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,4 @@
-"""A training that can be stopped at any moment, even by a power cut, and continued.
-
-Example 06 shows how it is used and explains what makes it exact.
-"""
+"""A training that can be stopped, even by a power cut, and continued; example 06 explains it."""
 
 import ast
 import hashlib
@@ -22,10 +19,7 @@ KEPT = 3  # runs whose checkpoints are kept, the newest ones
 
 
 def code_of(script: Path) -> str:
-    """Return what a script computes, without comments, docstrings and formatting.
-
-    That is its syntax tree, and those of the models that it imports.
-    """
+    """Return a script's syntax tree, without docstrings, and those of the models it imports."""
     tree, models = ast.parse(script.read_text(encoding="utf-8")), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -39,18 +33,14 @@ def code_of(script: Path) -> str:
 class Run:
     """What a training has come to, written to disk after each epoch and on Ctrl-C.
 
-        run = Run(folder, settings, __file__, epochs, steps, args.restart, network=network)
         for epoch in run:
             for step in run.steps():
                 run.record(train_step(...))  # scalars by name
             run.validate({"validation_loss": ..., "validation_accuracy": ...})
 
-    Attributes:
-        step: how many steps are done in all.
-        history: a dictionary for each epoch that is done, its figures by name and its `seconds`.
-        stop_asked: whether Ctrl-C or SIGTERM has come; in the last step nothing is left to stop.
-        folder: of the checkpoints. It is named by settings and code, so that other settings or
-            other code never meet them.
+    `step` is how many steps are done in all; `history` a dictionary for each epoch that is done,
+    its figures by name and its `seconds`; `stop_asked` whether Ctrl-C or SIGTERM has come; `folder`
+    that of the checkpoints, named by settings and code, so that others never meet them.
     """
 
     def __init__(
@@ -68,14 +58,11 @@ class Run:
         `folder` is models/<script name>; `settings` are all flags that decide the result; `script`
         is the example's `__file__`; `steps` are those of an epoch; `restart` forgets what has been
         saved; `trained` is all that changes: networks, optimizers (built), variables.
-
-        Raises:
-            UserError: there is no step to do, the checkpoint is damaged, or it cannot be written.
         """
         if steps < 1:
             raise UserError("the training images do not fill a batch: lower --batch-size")
-        self.epochs, self.steps_per_epoch, self.step, self.history = epochs, steps, 0, []
-        self._values, self._seconds, self.stop_asked = [], 0.0, False
+        self.epochs, self.steps_per_epoch, self.step = epochs, steps, 0
+        self.history, self._values, self._seconds, self.stop_asked = [], [], 0.0, False
         text = json.dumps(settings, sort_keys=True, default=str) + code_of(Path(script))
         self.folder = folder / "checkpoints" / hashlib.sha256(text.encode()).hexdigest()[:12]
         with writing(self.folder):  # better now than after the first epoch
@@ -95,20 +82,20 @@ class Run:
                 self.step, self.history, self._values, self._seconds = state
                 print(f"going on after step {self.step}, from {shown(self.folder)}")
         except (tf.errors.OpError, AssertionError, LookupError, ValueError) as error:
-            reason = str(error).partition("\n")[0][:150]
-            raise UserError(
-                f"the checkpoint in {shown(self.folder)} cannot be restored ({reason}); "
-                "--restart begins anew"
-            ) from error
+            line = f"the checkpoint in {shown(self.folder)} is damaged; --restart begins anew"
+            raise UserError(f"{line} ({str(error).splitlines()[0][:150]})") from error
 
     @property
     def done(self) -> float:
         """The share of all steps that is done, from 0 to 1."""
         return self.step / (self.epochs * self.steps_per_epoch)
 
-    def columns(self) -> dict[str, list[float]]:
-        """Return the history as a list for each figure."""
-        return {name: [row[name] for row in self.history] for name in self.history[0]}
+    def metrics(self, batch_size: int) -> dict:
+        """Return how the training went, its history as a list for each figure."""
+        history = {name: [row[name] for row in self.history] for name in self.history[0]}
+        seconds = sum(history["seconds"])
+        speed = round(self.step * batch_size / seconds)
+        return {"train_seconds": round(seconds, 1), "images_per_second": speed, "history": history}
 
     def save(self) -> None:
         """Write a checkpoint; a kill leaves the last one or this one, never half of one."""
@@ -123,20 +110,19 @@ class Run:
         The first Ctrl-C or SIGTERM lets the step at hand end, and stops when it is saved; a second
         Ctrl-C interrupts at once. A signal that the shell has ignored (nohup) stays ignored.
         """
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def ask_to_stop(*_: object) -> None:
             self.stop_asked = True
-            if before[signal.SIGINT] != signal.SIG_IGN:
+            if signal.SIGINT in before:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+        both = signal.SIGINT, signal.SIGTERM
+        heard = [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, ask_to_stop) for number in heard}
         try:
-            for number, handler in before.items():
-                if handler != signal.SIG_IGN:
-                    signal.signal(number, ask_to_stop)
             for epoch in range(len(self.history), self.epochs):
                 yield epoch
-                self._stop_if_asked(epoch + 1 < self.epochs)
+                self._stop_if_asked()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -160,11 +146,7 @@ class Run:
         self._values.append(values)
 
     def validate(self, values: dict[str, float]) -> None:
-        """End an epoch: print its line, with the means of its steps and these values, and save.
-
-        Raises:
-            UserError: one of them is no finite number.
-        """
+        """End an epoch: print its line, with the means of its steps and these values, and save."""
         means = {k: np.mean([float(step[k]) for step in self._values]) for k in self._values[0]}
         row = {name: float(value) for name, value in (means | values).items()}
         figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items()]
@@ -176,16 +158,15 @@ class Run:
         self._values, self._seconds = [], 0.0
         self.save()
 
-    def _stop_if_asked(self, unless_done: bool = True) -> None:
-        if self.stop_asked and unless_done:
+    def _stop_if_asked(self) -> None:
+        if self.stop_asked and self.done < 1:
             where = f"saved after step {self.step} in {shown(self.folder)}"
             raise KeyboardInterrupt(f"{where}; the same command goes on from there")
 
     def callback(self) -> tf.keras.callbacks.Callback:
-        """Return this run as a callback for the fit() of a Keras model.
+        """Return this run as a callback for Keras' fit(), with `initial_epoch=len(run.history)`.
 
-        It wants `initial_epoch=len(run.history)`. fit() cannot begin in the middle of an epoch, so
-        that Ctrl-C leaves what the last epoch has saved.
+        fit() cannot begin within an epoch, so that Ctrl-C leaves what the last epoch has saved.
         """
         run, numbers = self, iter(self)
 
@@ -197,15 +178,14 @@ class Run:
 
             def on_train_batch_end(self, batch: int, logs: dict) -> None:
                 if run.stop_asked and batch + 1 < run.steps_per_epoch:
-                    where = f"after epoch {len(run.history)}" if run.history else "from the start"
-                    raise KeyboardInterrupt(f"the same command goes on {where}")
+                    done = len(run.history)
+                    raise KeyboardInterrupt(f"epochs saved: {done}; the same command goes on")
                 next(self.steps, None)
 
             def on_epoch_end(self, epoch: int, logs: dict) -> None:
-                names = sorted(logs, reverse=True)  # the loss first, as elsewhere
-                values = {name.replace("val_", "validation_"): logs[name] for name in names}
-                run.record({name: v for name, v in values.items() if "validation" not in name})
-                run.validate({name: v for name, v in values.items() if "validation" in name})
+                names = ("loss", "accuracy")
+                run.record({name: logs[name] for name in names})
+                run.validate({f"validation_{name}": logs[f"val_{name}"] for name in names})
 
             def on_train_end(self, logs: dict) -> None:
                 numbers.close()

@@ -113,7 +113,9 @@ def measure(result: Path, copy: Path) -> str:
             output, reason = run(script, *arguments)
         if not reason and not made.is_file():  # example 01 writes no files
             seconds = round(time.perf_counter() - started, 1)
-            report.write_json(made, report.origin(script, arguments) | {"total_seconds": seconds})
+            report.write_json(
+                made, report.origin(Path(script).stem, arguments) | {"total_seconds": seconds}
+            )
         if not reason:
             keep(result, output.replace(str(copy), "/path/to/project"), made.parent)
     if not reason:
