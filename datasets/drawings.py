@@ -1,5 +1,6 @@
 """Drawings of objects of 32 kinds, in any size: what sample data shows in place of photographs."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,10 @@ def _oval(x: float, y: float, radius_x: float, radius_y: float = 0.0) -> Outline
     return _arc(x, y, radius_x, radius_y or radius_x, 0, 360)  # a circle without radius_y
 
 
+def _pair(x: float, *others: float) -> list[Outline]:
+    return [_oval(-x, *others), _oval(x, *others)]
+
+
 def _arc(x: float, y: float, radius_x: float, radius_y: float, start: int, stop: int) -> Outline:
     """Return part of an ellipse, clockwise from one angle to another: 0 is right, 90 below."""
     angles = np.radians(np.linspace(start, stop, 24))
@@ -35,8 +40,8 @@ def _mirrored(*right: tuple[float, float]) -> Outline:
     return [*right, *((-x, y) for x, y in reversed(right))]
 
 
-def _flipped(outline: Outline) -> Outline:
-    return [(-x, y) for x, y in outline]
+def _both(right: Outline) -> list[Outline]:
+    return [right, [(-x, y) for x, y in right]]
 
 
 def _line(width: float, points: Outline) -> Outline:
@@ -61,10 +66,8 @@ def _around(count: int, outline: Outline) -> list[Outline]:
     """Return the outline `count` times, turned around the origin."""
     x, y = np.array(outline).T
     angles = np.arange(count) * 2 * np.pi / count
-    return [
-        np.stack([x * c - y * s, x * s + y * c], 1)
-        for c, s in zip(np.cos(angles), np.sin(angles), strict=True)
-    ]
+    turns = zip(np.cos(angles), np.sin(angles), strict=True)
+    return [np.stack([x * c - y * s, x * s + y * c], 1) for c, s in turns]
 
 
 def _rays(count: int, outer: float, inner: float) -> Outline:
@@ -75,146 +78,128 @@ def _rays(count: int, outer: float, inner: float) -> Outline:
 
 
 def _by_kind(*rows: tuple[Any, ...]) -> dict[str, Drawing]:
-    """Collect drawings from rows: a kind, and inks, each before the outlines that it fills."""
+    """Collect drawings: kinds, each with inks, each of these with the outlines that it fills."""
     drawings: dict[str, Drawing] = {}
-    for kind, *items in rows:
-        for item in items:
-            if isinstance(item, str):
-                ink = _INKS[item]
-            else:
-                drawings.setdefault(kind, []).append((ink, item))
+    kind, ink = "", _INKS[BODY]
+    for item in itertools.chain(*rows):
+        if not isinstance(item, str):
+            drawings.setdefault(kind, []).append((ink, item))
+        elif item in _INKS:
+            ink = _INKS[item]
+        else:
+            kind = item
     return drawings
 
 
 _WING = _smooth([(0.04, -0.1), (0.3, -0.95), (1, -0.95), (0.95, -0.2), (0.45, 0), (0.05, 0.1)])
 _HIND_WING = _smooth([(0.04, 0), (0.5, 0), (0.95, 0.25), (0.75, 0.95), (0.3, 0.75), (0.04, 0.2)])
 _FISH = [*_arc(-0.2, 0.5, 0.95, 0.95, 213, 327), *_arc(-0.2, -0.5, 0.95, 0.95, 33, 147)]
-_FIN = [(0.26, 0.15), (0.68, 0.7), (0.68, 0.95), (0.24, 0.7)]
 _APPLE = _mirrored((0, -0.35), (0.5, -0.75), (1.05, -0.3), (0.8, 0.7), (0.3, 1.1), (0, 0.85))
 _TOOTH = [(-0.2, -0.65), (-0.13, -1), (0.13, -1), (0.2, -0.65)]
 _HEART = _mirrored((0, -0.45), (0.35, -1), (1.05, -0.75), (0.95, 0.1), (0.1, 1), (0, 1))
 _LEAF = [(-0.95, 0.75), (-0.75, -0.2), (-0.1, -0.8), (1, -1), (0.75, 0.1), (0.1, 0.7)]
 
-# The ten kinds that stand in for CIFAR-10's classes.
+# The ten kinds that stand in for CIFAR-10's classes. An ink fills what follows it.
 _CIFAR10_DRAWINGS = _by_kind(
-    ("butterfly", BODY, _WING, _HIND_WING, _flipped(_WING), _flipped(_HIND_WING)),
-    ("butterfly", DETAIL, *(_oval(x, y, 0.17) for x in (-0.62, 0.62) for y in (-0.55, 0.4))),
-    ("butterfly", DETAIL, _oval(0, 0.05, 0.1, 0.6)),
-    ("butterfly", DETAIL, _line(0.07, [(0, -0.4), (-0.11, -0.7), (-0.22, -0.95)])),
-    ("butterfly", DETAIL, _line(0.07, [(0, -0.4), (0.11, -0.7), (0.22, -0.95)])),
+    ("butterfly", BODY, *_both(_WING), *_both(_HIND_WING), DETAIL, *_pair(0.62, -0.55, 0.17)),
+    (DETAIL, *_pair(0.62, 0.4, 0.17), _oval(0, 0.05, 0.1, 0.6)),
+    (DETAIL, *_both(_line(0.07, [(0, -0.4), (0.11, -0.7), (0.22, -0.95)]))),
     ("cup", BODY, _line(0.2, _arc(0.42, 0.1, 0.42, 0.38, -90, 90))),
-    ("cup", BODY, [(-0.8, -0.6), (0.55, -0.6), (0.42, 0.8), (-0.67, 0.8)]),
-    ("cup", DETAIL, _oval(-0.125, -0.6, 0.68, 0.16)),
-    ("cup", DETAIL, [(-0.74, 0.15), (0.49, 0.15), (0.47, 0.4), (-0.71, 0.4)]),
+    (BODY, [(-0.8, -0.6), (0.55, -0.6), (0.42, 0.8), (-0.67, 0.8)]),
+    (DETAIL, _oval(-0.125, -0.6, 0.68, 0.16)),
+    (DETAIL, [(-0.74, 0.15), (0.49, 0.15), (0.47, 0.4), (-0.71, 0.4)]),
     ("fish", DETAIL, [(-0.4, -0.25), (-0.05, -0.75), (0.4, -0.6), (0.3, -0.2)]),
-    ("fish", DETAIL, [(-0.15, 0.3), (0.2, 0.75), (0.35, 0.2)]),
-    ("fish", BODY, _FISH, [(0.4, 0), (1, -0.55), (0.82, 0), (1, 0.55)]),
-    ("fish", DETAIL, _oval(-0.62, -0.08, 0.1), _line(0.09, _arc(-0.55, 0.02, 0.3, 0.42, -50, 50))),
-    ("house", BODY, _box(0.35, -0.85, 0.58, -0.2)),
-    ("house", BODY, _box(-0.7, -0.15, 0.7, 0.9), DETAIL, [(0, -0.95), (0.98, -0.1), (-0.98, -0.1)]),
-    ("house", DETAIL, _box(-0.5, 0.25, -0.1, 0.9), HOLE, _box(0.15, 0.2, 0.5, 0.55)),
-    ("key", BODY, _oval(-0.55, 0, 0.44)),
-    ("key", HOLE, _oval(-0.6, 0, 0.2), BODY, _box(-0.2, -0.11, 0.98, 0.11)),
-    ("key", BODY, _box(0.78, 0, 0.98, 0.45), _box(0.42, 0, 0.6, 0.36)),
-    ("rocket", DETAIL, _FIN),
-    ("rocket", DETAIL, _flipped(_FIN), _smooth(_mirrored((0.26, 0.65), (0.16, 0.9), (0, 1.15)))),
-    ("rocket", BODY, _mirrored((0, -1), (0.2, -0.75), (0.32, -0.4), (0.35, 0.1), (0.26, 0.75))),
-    ("rocket", DETAIL, _oval(0, -0.3, 0.17)),
+    (DETAIL, [(-0.15, 0.3), (0.2, 0.75), (0.35, 0.2)], BODY, _FISH),
+    (BODY, [(0.4, 0), (1, -0.55), (0.82, 0), (1, 0.55)], DETAIL, _oval(-0.62, -0.08, 0.1)),
+    (DETAIL, _line(0.09, _arc(-0.55, 0.02, 0.3, 0.42, -50, 50))),
+    ("house", BODY, _box(0.35, -0.85, 0.58, -0.2), _box(-0.7, -0.15, 0.7, 0.9)),
+    (DETAIL, [(0, -0.95), (0.98, -0.1), (-0.98, -0.1)], _box(-0.5, 0.25, -0.1, 0.9)),
+    (HOLE, _box(0.15, 0.2, 0.5, 0.55)),
+    ("key", BODY, _oval(-0.55, 0, 0.44), HOLE, _oval(-0.6, 0, 0.2)),
+    (BODY, _box(-0.2, -0.11, 0.98, 0.11), _box(0.78, 0, 0.98, 0.45), _box(0.42, 0, 0.6, 0.36)),
+    ("rocket", DETAIL, *_both([(0.26, 0.15), (0.68, 0.7), (0.68, 0.95), (0.24, 0.7)])),
+    (DETAIL, _smooth(_mirrored((0.26, 0.65), (0.16, 0.9), (0, 1.15)))),
+    (BODY, _mirrored((0, -1), (0.2, -0.75), (0.32, -0.4), (0.35, 0.1), (0.26, 0.75))),
+    (DETAIL, _oval(0, -0.3, 0.17)),
     ("snowman", BODY, _oval(0, 0.52, 0.5, 0.46), _oval(0, -0.12, 0.36), _oval(0, -0.58, 0.26)),
-    ("snowman", DETAIL, _box(-0.38, -0.82, 0.38, -0.72), _box(-0.22, -1, 0.22, -0.75)),
-    ("snowman", DETAIL, *(_line(0.08, [(s * 0.3, -0.15), (s * 0.95, -0.5)]) for s in (-1, 1))),
-    ("snowman", DETAIL, *(_oval(0, y, 0.08) for y in (-0.1, 0.3, 0.6))),
+    (DETAIL, _box(-0.38, -0.82, 0.38, -0.72), *_both(_line(0.08, [(0.3, -0.15), (0.95, -0.5)]))),
+    (DETAIL, _box(-0.22, -1, 0.22, -0.75), *(_oval(0, y, 0.08) for y in (-0.1, 0.3, 0.6))),
     ("star", BODY, _rays(5, 1, 0.42), DETAIL, _rays(5, 0.45, 0.19)),
     ("tree", DETAIL, _box(-0.14, 0.5, 0.14, 1), BODY, _mirrored((0, -1), (0.42, -0.4))),
-    ("tree", BODY, _mirrored((0, -0.75), (0.6, 0.1)), _mirrored((0, -0.4), (0.8, 0.65))),
-    ("umbrella", DETAIL, _line(0.1, [(0, -0.95), (0, 0.7)])),
+    (BODY, _mirrored((0, -0.75), (0.6, 0.1)), _mirrored((0, -0.4), (0.8, 0.65))),
     ("umbrella", DETAIL, _line(0.1, _arc(0.18, 0.68, 0.18, 0.25, 0, 180))),
-    ("umbrella", BODY, _arc(0, 0.05, 0.98, 0.85, 180, 360)),
-    ("umbrella", HOLE, *(_oval(x, 0.07, 0.245, 0.15) for x in (-0.735, 0.735))),
-    ("umbrella", HOLE, *(_oval(x, 0.07, 0.19, 0.15) for x in (-0.24, 0.24))),
-    ("umbrella", DETAIL, _line(0.06, [(0, -0.8), (-0.392, -0.5), (-0.49, 0)])),
-    ("umbrella", DETAIL, _line(0.06, [(0, -0.8), (0.392, -0.5), (0.49, 0)])),
+    (DETAIL, _line(0.1, [(0, -0.95), (0, 0.7)]), BODY, _arc(0, 0.05, 0.98, 0.85, 180, 360)),
+    (HOLE, *_pair(0.735, 0.07, 0.245, 0.15), *_pair(0.24, 0.07, 0.19, 0.15)),
+    (DETAIL, *_both(_line(0.06, [(0, -0.8), (0.392, -0.5), (0.49, 0)]))),
 )
 
 # Other kinds, for training a network that is then transferred to those ten.
 _OTHER_DRAWINGS = _by_kind(
-    ("anchor", BODY, _oval(0, -0.75, 0.25)),
-    ("anchor", HOLE, _oval(0, -0.75, 0.12), BODY, _box(-0.1, -0.55, 0.1, 0.9)),
-    ("anchor", BODY, _box(-0.45, -0.4, 0.45, -0.22), _line(0.2, _arc(0, 0.2, 0.75, 0.65, 5, 175))),
-    ("anchor", BODY, [(0.45, 0.3), (0.8, -0.1), (1, 0.4)], [(-0.45, 0.3), (-0.8, -0.1), (-1, 0.4)]),
+    ("anchor", BODY, _oval(0, -0.75, 0.25), HOLE, _oval(0, -0.75, 0.12)),
+    (BODY, _box(-0.1, -0.55, 0.1, 0.9), _line(0.2, _arc(0, 0.2, 0.75, 0.65, 5, 175))),
+    (BODY, _box(-0.45, -0.4, 0.45, -0.22), *_both([(0.45, 0.3), (0.8, -0.1), (1, 0.4)])),
     ("apple", DETAIL, _line(0.14, [(0, -0.2), (0.02, -0.6), (0.12, -1)])),
-    ("apple", DETAIL, _smooth([(0.08, -0.6), (0.3, -1.05), (0.95, -1.05), (0.6, -0.6)])),
-    ("apple", BODY, _smooth(_APPLE), DETAIL, _oval(-0.45, 0, 0.13, 0.22)),
-    ("arrow", DETAIL, _box(-0.95, -0.2, 0.3, 0.2)),
-    ("arrow", BODY, _box(-0.6, -0.2, 0.3, 0.2), [(0.1, -0.65), (0.98, 0), (0.1, 0.65)]),
+    (DETAIL, _smooth([(0.08, -0.6), (0.3, -1.05), (0.95, -1.05), (0.6, -0.6)])),
+    (BODY, _smooth(_APPLE), DETAIL, _oval(-0.45, 0, 0.13, 0.22)),
+    ("arrow", DETAIL, _box(-0.95, -0.2, 0.3, 0.2), BODY, _box(-0.6, -0.2, 0.3, 0.2)),
+    (BODY, [(0.1, -0.65), (0.98, 0), (0.1, 0.65)]),
     ("bell", DETAIL, _oval(0, 0.75, 0.2), BODY, _oval(0, -0.82, 0.15)),
-    ("bell", BODY, _mirrored((0.2, -0.8), (0.45, -0.5), (0.52, 0.1), (0.85, 0.65))),
-    ("bell", DETAIL, _box(-0.64, 0.28, 0.64, 0.42)),
+    (BODY, _mirrored((0.2, -0.8), (0.45, -0.5), (0.52, 0.1), (0.85, 0.65))),
+    (DETAIL, _box(-0.64, 0.28, 0.64, 0.42)),
     ("bottle", DETAIL, _box(-0.17, -1, 0.17, -0.8)),
-    ("bottle", BODY, _mirrored((0.13, -0.82), (0.13, -0.4), (0.4, -0.1), (0.4, 0.95))),
-    ("bottle", DETAIL, _box(-0.4, 0.15, 0.4, 0.6)),
+    (BODY, _mirrored((0.13, -0.82), (0.13, -0.4), (0.4, -0.1), (0.4, 0.95))),
+    (DETAIL, _box(-0.4, 0.15, 0.4, 0.6)),
     ("chair", BODY, _box(-0.6, -0.95, -0.4, 0.95), _box(0.4, 0.1, 0.6, 0.95)),
-    ("chair", BODY, _box(-0.6, 0.05, 0.65, 0.25), DETAIL, _line(0.14, [(-0.5, -0.8), (0.1, -0.8)])),
-    ("chair", DETAIL, _line(0.14, [(-0.5, -0.45), (0.1, -0.45)])),
-    ("chair", BODY, _box(0.05, -0.95, 0.2, 0.1)),
-    ("clock", BODY, _oval(0, 0, 0.92)),
-    ("clock", DETAIL, _oval(0, 0, 0.74), BODY, _line(0.14, [(0, 0.08), (0, -0.6)])),
-    ("clock", BODY, _line(0.14, [(-0.06, -0.03), (0.42, 0.25)])),
+    (BODY, _box(-0.6, 0.05, 0.65, 0.25), DETAIL, _line(0.14, [(-0.5, -0.8), (0.1, -0.8)])),
+    (DETAIL, _line(0.14, [(-0.5, -0.45), (0.1, -0.45)]), BODY, _box(0.05, -0.95, 0.2, 0.1)),
+    ("clock", BODY, _oval(0, 0, 0.92), DETAIL, _oval(0, 0, 0.74)),
+    (BODY, _line(0.14, [(0, 0.08), (0, -0.6)]), _line(0.14, [(-0.06, -0.03), (0.42, 0.25)])),
     ("crown", BODY, _mirrored((0, -0.8), (0.45, 0), (0.9, -0.6), (0.75, 0.7))),
-    ("crown", BODY, *(_oval(x, y, 0.12) for x, y in ((-0.9, -0.62), (0, -0.82), (0.9, -0.62)))),
-    ("crown", DETAIL, _box(-0.77, 0.42, 0.77, 0.6)),
-    ("crown", DETAIL, *(_oval(x, 0.18, 0.1) for x in (-0.45, 0, 0.45))),
+    (BODY, *_pair(0.9, -0.62, 0.12), _oval(0, -0.82, 0.12), DETAIL, _box(-0.77, 0.42, 0.77, 0.6)),
+    (DETAIL, *_pair(0.45, 0.18, 0.1), _oval(0, 0.18, 0.1)),
     ("envelope", BODY, _box(-0.95, -0.62, 0.95, 0.62)),
-    ("envelope", DETAIL, _line(0.12, [(-0.92, -0.58), (0, 0.12), (0.92, -0.58)])),
-    ("envelope", DETAIL, _line(0.08, [(-0.92, 0.58), (-0.3, -0.05)])),
-    ("envelope", DETAIL, _line(0.08, [(0.92, 0.58), (0.3, -0.05)])),
+    (DETAIL, _line(0.12, [(-0.92, -0.58), (0, 0.12), (0.92, -0.58)])),
+    (DETAIL, *_both(_line(0.08, [(0.92, 0.58), (0.3, -0.05)]))),
     ("flower", BODY, *_around(6, _oval(0, -0.6, 0.3, 0.38)), DETAIL, _oval(0, 0, 0.32)),
-    ("gear", BODY, _oval(0, 0, 0.72)),
-    ("gear", BODY, *_around(8, _TOOTH), DETAIL, _oval(0, 0, 0.5), HOLE, _oval(0, 0, 0.28)),
-    ("glasses", BODY, *(_oval(x, 0, 0.44, 0.4) for x in (-0.52, 0.52))),
-    ("glasses", HOLE, *(_oval(x, 0, 0.29, 0.26) for x in (-0.52, 0.52))),
-    ("glasses", BODY, _line(0.13, _arc(0, 0.02, 0.2, 0.18, 180, 360))),
-    ("glasses", DETAIL, *(_line(0.12, [(s * 0.92, -0.1), (s * 0.98, -0.55)]) for s in (-1, 1))),
+    ("gear", BODY, _oval(0, 0, 0.72), *_around(8, _TOOTH), DETAIL, _oval(0, 0, 0.5)),
+    (HOLE, _oval(0, 0, 0.28)),
+    ("glasses", BODY, *_pair(0.52, 0, 0.44, 0.4), HOLE, *_pair(0.52, 0, 0.29, 0.26)),
+    (BODY, _line(0.13, _arc(0, 0.02, 0.2, 0.18, 180, 360))),
+    (DETAIL, *_both(_line(0.12, [(0.92, -0.1), (0.98, -0.55)]))),
     ("hammer", DETAIL, _box(-0.1, -0.5, 0.12, 1), BODY, _box(0.3, -0.95, 0.7, -0.35)),
-    ("hammer", BODY, [(0.4, -0.82), (0.4, -0.45), (-0.25, -0.45), (-0.85, -0.25), (-0.4, -0.82)]),
+    (BODY, [(0.4, -0.82), (0.4, -0.45), (-0.25, -0.45), (-0.85, -0.25), (-0.4, -0.82)]),
     ("heart", BODY, _smooth(_HEART), DETAIL, _oval(-0.45, -0.35, 0.15, 0.2)),
-    ("ladder", BODY, _line(0.16, [(-0.5, -1), (-0.5, 1)]), _line(0.16, [(0.5, -1), (0.5, 1)])),
-    ("ladder", DETAIL, _box(-0.45, -0.79, 0.45, -0.65), _box(-0.45, -0.31, 0.45, -0.17)),
-    ("ladder", DETAIL, _box(-0.45, 0.17, 0.45, 0.31), _box(-0.45, 0.65, 0.45, 0.79)),
+    ("ladder", BODY, *_both(_line(0.16, [(0.5, -1), (0.5, 1)]))),
+    (DETAIL, _box(-0.45, -0.79, 0.45, -0.65), _box(-0.45, -0.31, 0.45, -0.17)),
+    (DETAIL, _box(-0.45, 0.17, 0.45, 0.31), _box(-0.45, 0.65, 0.45, 0.79)),
     ("leaf", BODY, _smooth(_LEAF), DETAIL, _line(0.09, [(-0.95, 0.95), (-0.2, 0.1), (0.6, -0.65)])),
-    ("leaf", DETAIL, _line(0.07, [(-0.25, 0.15), (-0.3, -0.4)])),
-    ("leaf", DETAIL, _line(0.07, [(-0.2, 0.15), (0.35, 0.2)])),
-    ("leaf", DETAIL, _line(0.07, [(0.15, -0.25), (0.1, -0.65)])),
+    (DETAIL, _line(0.07, [(-0.25, 0.15), (-0.3, -0.4)]), _line(0.07, [(-0.2, 0.15), (0.35, 0.2)])),
+    (DETAIL, _line(0.07, [(0.15, -0.25), (0.1, -0.65)])),
     ("lightning", BODY, [(-0.1, -1), (0.5, -1), (0.1, -0.1), (-0.5, 0.1)]),
-    ("lightning", BODY, [(-0.2, -0.3), (0.6, -0.3), (-0.35, 1), (-0.05, 0)]),
+    (BODY, [(-0.2, -0.3), (0.6, -0.3), (-0.35, 1), (-0.05, 0)]),
     ("moon", BODY, [*_arc(0, 0, 0.95, 0.95, 60, 300), *_arc(0.5, 0, 0.82, 0.82, 270, 90)]),
-    ("moon", DETAIL, _oval(-0.6, 0.25, 0.13), _oval(-0.5, -0.3, 0.09)),
+    (DETAIL, _oval(-0.6, 0.25, 0.13), _oval(-0.5, -0.3, 0.09)),
     ("mushroom", DETAIL, _smooth(_mirrored((0.22, -0.1), (0.2, 0.4), (0.38, 1.05)))),
-    ("mushroom", BODY, _arc(0, 0.1, 0.95, 1, 180, 360), DETAIL, _oval(-0.5, -0.25, 0.14)),
-    ("mushroom", DETAIL, _oval(0.05, -0.55, 0.14), _oval(0.5, -0.2, 0.14)),
+    (BODY, _arc(0, 0.1, 0.95, 1, 180, 360), DETAIL, _oval(-0.5, -0.25, 0.14)),
+    (DETAIL, _oval(0.05, -0.55, 0.14), _oval(0.5, -0.2, 0.14)),
     ("sailboat", BODY, [(-0.95, 0.5), (0.95, 0.5), (0.6, 0.95), (-0.65, 0.95)]),
-    ("sailboat", BODY, _box(-0.1, -0.95, 0, 0.55)),
-    ("sailboat", DETAIL, [(0.06, -0.9), (0.85, 0.35), (0.06, 0.35)]),
-    ("sailboat", DETAIL, [(-0.16, -0.6), (-0.16, 0.35), (-0.75, 0.35)]),
+    (BODY, _box(-0.1, -0.95, 0, 0.55), DETAIL, [(0.06, -0.9), (0.85, 0.35), (0.06, 0.35)]),
+    (DETAIL, [(-0.16, -0.6), (-0.16, 0.35), (-0.75, 0.35)]),
 )
 
-_EAR = [(0.15, -0.5), (0.75, -1), (0.79, 0.1)]
 _HANGING_EAR = _smooth([(0.3, -0.85), (0.8, -0.85), (1.05, 0.1), (0.85, 0.6), (0.55, 0.2)])
-_TONGUE = _smooth(_mirrored((0.16, 0.6), (0.2, 1), (0, 1.1)))
 
 # The faces that stand in for photographs of cats and dogs.
 _FACE_DRAWINGS = _by_kind(
-    ("cat", BODY, _EAR, _flipped(_EAR), _oval(0, 0.15, 0.8, 0.7)),
-    ("cat", DETAIL, *(_oval(x, 0, 0.19, 0.15) for x in (-0.36, 0.36))),
-    ("cat", BODY, *(_oval(x, 0, 0.05, 0.15) for x in (-0.36, 0.36))),
-    ("cat", DETAIL, [(-0.12, 0.3), (0.12, 0.3), (0, 0.44)]),
-    ("cat", DETAIL, *(_line(0.06, _arc(x, 0.44, 0.14, 0.14, 0, 180)) for x in (-0.14, 0.14))),
-    ("cat", DETAIL, *(_line(0.05, [(s * 0.35, 0.38), (s, 0.25)]) for s in (-1, 1))),
-    ("cat", DETAIL, *(_line(0.05, [(s * 0.35, 0.42), (s, 0.5)]) for s in (-1, 1))),
-    ("dog", BODY, _smooth(_mirrored((0.45, -0.9), (0.7, 0), (0.45, 0.9))), DETAIL, _HANGING_EAR),
-    ("dog", DETAIL, _flipped(_HANGING_EAR), *(_oval(x, -0.25, 0.1) for x in (-0.25, 0.25))),
-    ("dog", DETAIL, _oval(0, 0.3, 0.2, 0.14), _line(0.06, [(0, 0.4), (0, 0.6)])),
-    ("dog", DETAIL, _line(0.06, _arc(0, 0.45, 0.3, 0.2, 10, 170)), _TONGUE),
+    ("cat", BODY, *_both([(0.15, -0.5), (0.75, -1), (0.79, 0.1)]), _oval(0, 0.15, 0.8, 0.7)),
+    (DETAIL, *_pair(0.36, 0, 0.19, 0.15), BODY, *_pair(0.36, 0, 0.05, 0.15)),
+    (DETAIL, [(-0.12, 0.3), (0.12, 0.3), (0, 0.44)], *_both(_line(0.05, [(0.35, 0.42), (1, 0.5)]))),
+    (DETAIL, *(_line(0.06, _arc(x, 0.44, 0.14, 0.14, 0, 180)) for x in (-0.14, 0.14))),
+    (DETAIL, *_both(_line(0.05, [(0.35, 0.38), (1, 0.25)]))),
+    ("dog", BODY, _smooth(_mirrored((0.45, -0.9), (0.7, 0), (0.45, 0.9)))),
+    (DETAIL, *_both(_HANGING_EAR), *_pair(0.25, -0.25, 0.1), _oval(0, 0.3, 0.2, 0.14)),
+    (DETAIL, _line(0.06, [(0, 0.4), (0, 0.6)]), _line(0.06, _arc(0, 0.45, 0.3, 0.2, 10, 170))),
+    (DETAIL, _smooth(_mirrored((0.16, 0.6), (0.2, 1), (0, 1.1)))),
 )
 
 CIFAR10_KINDS, OTHER_KINDS = tuple(_CIFAR10_DRAWINGS), tuple(_OTHER_DRAWINGS)
@@ -242,11 +227,8 @@ def drawn_objects(
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count) % len(kinds)).astype(np.int32)
     coverage = draw_shapes([DRAWINGS[kind] for kind in kinds], labels, size, rng)
-    images = np.empty((count, size, size, 3), np.uint8)
-    for start in range(0, count, BATCH):
-        part = slice(start, start + BATCH)
-        images[part] = _colour(coverage[part], rng)
-    return images, labels
+    batches = [coverage[start : start + BATCH] for start in range(0, count, BATCH)]
+    return np.concatenate([_colour(batch, rng) for batch in batches]), labels
 
 
 def draw_shapes(
@@ -275,15 +257,12 @@ def draw_shapes(
     canvas = np.empty((size * SUPERSAMPLING, size * SUPERSAMPLING, 2), np.uint8)
     coverage = np.empty((count, size, size, 2), np.uint8)
     for label, drawing in enumerate(drawings):
-        chosen = np.flatnonzero(labels == label)
-        outlines = []  # the ink of each, and its points for all chosen images (n, points, 2)
-        for ink, outline in drawing:
-            points = np.array(outline) @ matrix[chosen].transpose(0, 2, 1) + offset[chosen, None]
-            outlines.append((ink, np.rint(points).astype(np.int32)))
-        for i, image in enumerate(chosen):
+        for image in np.flatnonzero(labels == label):
             canvas[:] = 0
-            for ink, points in outlines:
-                cv2.fillPoly(canvas, [points[i]], ink, shift=FRACTION_BITS)
+            for ink, outline in drawing:
+                points = np.array(outline) @ matrix[image].T + offset[image]
+                points = np.rint(points).astype(np.int32)
+                cv2.fillPoly(canvas, [points], ink, shift=FRACTION_BITS)
             cv2.resize(canvas, (size, size), coverage[image], interpolation=cv2.INTER_AREA)
     return coverage
 
@@ -309,8 +288,7 @@ def _colour(coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _apart(lightness: np.ndarray, gap: float, rng: np.random.Generator) -> np.ndarray:
     """Choose lightnesses, between 20 and 235, that differ by at least `gap`, up or down."""
     step = rng.uniform(gap, 1.7 * gap, len(lightness))
-    up = rng.random(len(lightness)) < 0.5
-    up |= lightness - step < 20
+    up = (rng.random(len(lightness)) < 0.5) | (lightness - step < 20)
     up &= lightness + step < 235
     return np.where(up, lightness + step, lightness - step)
 
