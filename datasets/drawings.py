@@ -237,14 +237,12 @@ def draw_shapes(
 
     canvas = np.empty((size * SUPERSAMPLING, size * SUPERSAMPLING, 2), np.uint8)
     coverage = np.empty((count, size, size, 2), np.uint8)
-    for label, drawing in enumerate(drawings):
-        for image in np.flatnonzero(labels == label):
-            canvas[:] = 0
-            for ink, outline in drawing:
-                points = outline @ matrix[image].T + offset[image]
-                points = np.rint(points).astype(np.int32)
-                cv2.fillPoly(canvas, [points], ink, shift=FRACTION_BITS)
-            cv2.resize(canvas, (size, size), coverage[image], interpolation=cv2.INTER_AREA)
+    for i, label in enumerate(labels):
+        canvas[:] = 0
+        for ink, outline in drawings[label]:
+            points = np.rint(outline @ matrix[i].T + offset[i]).astype(np.int32)
+            cv2.fillPoly(canvas, [points], ink, shift=FRACTION_BITS)
+        cv2.resize(canvas, (size, size), coverage[i], interpolation=cv2.INTER_AREA)
     return coverage
 
 
