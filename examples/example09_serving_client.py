@@ -223,8 +223,8 @@ def ask_all(rest: Rest, over_grpc: Grpc, data: mnist.Dataset, folder: Path) -> d
     difference = np.abs(rest.predict(images[:BATCH_SIZE])[1] - answers[0][1]).max()
     print(f"probabilities over REST and over gRPC differ by {difference:.1g} at most")
     classes, probabilities = map(np.concatenate, zip(*answers, strict=True))
-    answers = images, labels, probabilities, data.class_names
-    report.plot_worst_mistakes(folder, "Example 09", *answers)
+    guesses = labels, probabilities, data.class_names
+    report.plot_worst_mistakes(folder, "Example 09", images, *guesses)
     accuracy = float(np.mean(classes == labels))
     return {"test_accuracy": accuracy, "train_seconds": 0.0, "images_per_second": speed}
 
