@@ -131,18 +131,16 @@ def load(
     except OSError as error:
         raise unreadable(path, error) from error
 
-    numbered = []
-    for name in set(archive.namelist()) - left_out.keys():
-        if found := _PHOTOGRAPH.search(name):
-            numbered.append((int(found[2]), CLASS_NAMES.index(found[1].lower()), name))
+    found = filter(None, map(_PHOTOGRAPH.search, set(archive.namelist()) - left_out.keys()))
+    numbered = [(int(m[2]), CLASS_NAMES.index(m[1].lower()), m.string) for m in found]
     parts: dict[str, list[Photograph]] = {"train": [], "validation": [], "test": []}
     for number, label, name in sorted(numbered):
         parts[_part(number, validation_share)].append(Photograph(name, label))
     if not all(parts.values()):
         raise wrong(path, "it has too few photographs such as train/cat.0.jpg")
     train, validation, test = map(tuple, parts.values())
-    name = f"{len(numbered):,} photographs of cats and dogs"
-    name = sample.CATS_DOGS_NAME if data == "sample" else name
+    full = f"{len(numbered):,} photographs of cats and dogs"
+    name = sample.CATS_DOGS_NAME if data == "sample" else full
     return Photographs(name, archive, train, validation, test, left_out, report)
 
 
@@ -170,10 +168,8 @@ def _left_out(path: Path, archive: zipfile.ZipFile, report: Path) -> dict[str, s
         bar = tqdm(problems, f"checking {path.name}", len(names), leave=False, delay=2)
         left_out = {name: problem for name, problem in zip(names, bar, strict=True) if problem}
     content = about | {"left_out_count": len(left_out), "left_out": left_out}
-    part = report.with_name(f"{report.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):  # a read-only folder: then check every time
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(part, report)
+        report.write_text(json.dumps(content, indent=2) + "\n")
     return left_out
 
 

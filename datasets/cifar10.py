@@ -20,7 +20,7 @@ import numpy as np
 from datasets import drawings, sample
 from datasets.dataset import Dataset
 from datasets.download import DataError, RemoteFile, download
-from datasets.files import extract, fill, unreadable, wrong
+from datasets.files import extract, fill, read_bytes, wrong
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -62,14 +62,10 @@ def load(
     binary archive of the first mirror that delivers it. A file that is in place but wrong is an
     error; it is never passed over in silence.
 
-    Args:
-        data: "full" or "sample".
-        data_dir: the data folder.
-        validation_share: one in how many training images, the last ones, is for validation.
-
     Returns:
-        uint8 images (N, 32, 32, 3), RGB, views of one array, and int32 labels 0 to 9: by default
-        45,000 for training, 5,000 for validation and 10,000 for the test, a tenth with "sample".
+        uint8 images (N, 32, 32, 3), RGB, views of one array, and int32 labels 0 to 9: 50,000 for
+        training, of which one in `validation_share`, the last ones, is for validation, and 10,000
+        for the test; a tenth with "sample".
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched, read or written.
@@ -101,8 +97,7 @@ def _find(data_dir: Path) -> Path:
     if not os.path.exists(binary) and os.path.exists(pickles):
         raise DataError(
             f"{pickles.absolute()} is not read, for a pickle can run any program: lay beside it "
-            f"{binary.name}, or {python.name} as published; or move it away to have the former "
-            "downloaded"
+            f"{binary.name}, or {python.name} as published; or move it away to have one fetched"
         )
     members = [f"{_FOLDER}/{batch}" for batch in _BATCHES]
     return extract(download(_BINARY, data_dir), folder, members, _EXTRACTED_BYTES)
@@ -127,21 +122,15 @@ def _read_batches(folder: Path, records: int) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((6, records, PLANE, 3), np.uint8)
     labels = np.empty((6, records), np.int32)
     for i, batch in enumerate(_BATCHES):
-        path, size = folder / batch, records * RECORD
-        try:
-            content = np.fromfile(path, np.uint8, size + 1)  # one more, to notice what is too large
-        except OSError as error:
-            raise unreadable(path, error) from error
-        if len(content) != size:
-            found = "more" if len(content) > size else len(content)
-            raise wrong(path, f"expected {size} bytes for {records} images, found {found}")
-        rows = content.reshape(records, RECORD)
+        path = folder / batch
+        content = read_bytes(path, records * RECORD, f"{records} images")
+        rows = np.frombuffer(content, np.uint8).reshape(records, RECORD)
         labels[i] = rows[:, 0]
         if labels[i].max() > 9:
             image = labels[i].argmax()
             raise wrong(path, f"image {image} has label {labels[i, image]}, not 0 to 9")
         # Three planes side by side become interleaved pixels. OpenCV does it several times as fast
         # as an assignment in NumPy.
-        red, green, blue = (rows[:, 1 + c * PLANE : 1 + (c + 1) * PLANE] for c in range(3))
-        cv2.merge((red, green, blue), images[i])
+        planes = rows[:, 1:].reshape(records, 3, PLANE)
+        cv2.merge([planes[:, colour] for colour in range(3)], images[i])
     return images.reshape(-1, 32, 32, 3), labels.ravel()

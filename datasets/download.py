@@ -16,7 +16,6 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,15 +146,11 @@ def _fetch(remote: RemoteFile, target: Path) -> None:
             if error.slow:  # when all the others have failed, it is better than none
                 queue.append((url, 1, 0))
         except OSError as error:
-            raise DataError(
-                f"cannot write {part.absolute()}: {error.strerror}; "
-                "what has arrived is kept, and the next run continues it"
-            ) from error
+            kept = "what has arrived is kept, and the next run continues it"
+            raise DataError(f"cannot write {part.absolute()}: {error.strerror}; {kept}") from error
     tried = ", ".join(failures) or "nothing, for no address is known"
-    raise DataError(
-        f"cannot download {remote.path}: tried {tried}; put the file at {target.absolute()} "
-        "by hand; --data sample needs no network"
-    )
+    by_hand = f"put the file at {target.absolute()} by hand; --data sample needs no network"
+    raise DataError(f"cannot download {remote.path}: tried {tried}; {by_hand}")
 
 
 def _addresses(remote: RemoteFile) -> list[str]:
@@ -176,13 +171,10 @@ def _transfer(url: str, remote: RemoteFile, part: Path, min_speed: float) -> Non
         return  # whole, but a kill came before it got its name
     response, start, size = _request(url, have, remote)
     have, value = start, value if start else remote.new_hash()
-    with (
-        response,
-        part.open("ab" if start else "wb") as file,
-        _bar("fetching", part.stem, size, initial=start) as bar,
-    ):
+    bar = _bar("fetching", part.stem, size, initial=start)
+    with response, bar, part.open("ab" if start else "wb") as file:
         since, before = time.monotonic(), have
-        for chunk in _chunks(response):
+        while chunk := _chunk(response):
             file.write(chunk)
             value.update(chunk)
             bar.update(len(chunk))
@@ -196,7 +188,6 @@ def _transfer(url: str, remote: RemoteFile, part: Path, min_speed: float) -> Non
                 since, before = time.monotonic(), have
         file.flush()
         os.fsync(file.fileno())  # first the bytes, then the name, even if the power fails
-
     if size is not None and have < size:
         raise _MirrorError(f"broke off after {have} of {size} bytes", retry=True)
     if remote.mismatch(have, value.hexdigest()):
@@ -233,11 +224,10 @@ def _request(url: str, have: int, remote: RemoteFile) -> tuple[requests.Response
     raise _MirrorError(problem, retry=status >= 500 or status == 429)  # 429: too many requests
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yield the bytes when they arrive and as they are: Content-Encoding is not undone."""
+def _chunk(response: requests.Response) -> bytes:
+    """Return what has arrived, once something has, as it is: Content-Encoding is not undone."""
     try:
-        while chunk := response.raw.read1(CHUNK, decode_content=False):
-            yield chunk
+        return response.raw.read1(CHUNK, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
         raise _MirrorError(root_cause(error), retry=True) from error
 

@@ -15,7 +15,7 @@ from typing import IO, cast
 import filelock
 from tqdm import tqdm
 
-CHUNK = 1 << 18  # bytes unpacked at a time
+CHUNK = 1 << 18  # bytes read at a time
 
 
 class DataError(Exception):
@@ -39,20 +39,41 @@ def only_process(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except filelock.Timeout:
             print(f"waiting for another process at work on {path}", file=sys.stderr, flush=True)
-            lock.acquire()
+            held = lock.acquire()
     except OSError as error:
         raise DataError(f"cannot write to {path.parent.absolute()}: {error.strerror}") from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
+
+
+def read_bytes(path: Path, size: int, what: str, header: bytes = b"") -> bytes:
+    """Read a file of `size` bytes, packed with gzip if it is called .gz, that begin with `header`.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or has other bytes, or fewer or more, than
+            `what` takes. No more are unpacked, however many there are.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(size + 1)  # to the end of the file: gzip's own checksum is there
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise wrong(path, f"it is no whole gzip file ({error})") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not content.startswith(header):
+        found = content[: len(header)].hex()
+        raise wrong(path, f"it begins with {found}, expected {header.hex()} for {what}")
+    if len(content) != size:
+        found = "more" if len(content) > size else f"{len(content)}"
+        raise wrong(path, f"expected {size} bytes for {what}, found {found}")
+    return content
 
 
 def fill(folder: Path, files: Sequence[str], make: Callable[[Path], None]) -> Path:
-    """Make the files that a folder lacks, all of them or none, and return the folder.
+    """Make the files that a folder lacks, each of them whole, and return the folder.
 
     Args:
         folder: the folder; it is made if it is missing. Files that it has stay as they are.
@@ -75,14 +96,11 @@ def fill(folder: Path, files: Sequence[str], make: Callable[[Path], None]) -> Pa
             if lacking := missing():  # another process may have made them while this one waited
                 temporary.mkdir()
                 make(temporary)
+                folder.mkdir(exist_ok=True)
                 for file in lacking:  # first the bytes, then the name, even if the power fails
                     with (temporary / file).open("r+b") as written:
                         os.fsync(written.fileno())
-                if not folder.exists():
-                    os.rename(temporary, folder)
-                else:
-                    for file in lacking:
-                        os.replace(temporary / file, folder / file)
+                    os.replace(temporary / file, folder / file)
         except OSError as error:
             raise DataError(f"cannot write {folder.absolute()}: {error}") from error
         finally:
@@ -102,26 +120,22 @@ def extract(archive: Path, folder: Path, members: Sequence[str], max_bytes: int)
     """
 
     def make(temporary: Path) -> None:
-        size, what = archive.stat().st_size, f"extracting {archive.name}"
+        bar = {"total": archive.stat().st_size, "desc": f"extracting {archive.name}", "delay": 2}
         try:
-            with (
-                archive.open("rb") as file,
-                tqdm.wrapattr(file, "read", size, desc=what, delay=2) as seen,
-                gzip.open(cast(IO[bytes], seen)) as stream,
-            ):
-                _unpack(stream, members, temporary, max_bytes)
+            with archive.open("rb") as file, tqdm.wrapattr(file, "read", **bar) as seen:
+                _unpack(cast(IO[bytes], seen), members, temporary, max_bytes)
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-            raise DataError(
-                f"cannot use the archive {archive.absolute()}: "
+            problem = (
                 f"{textwrap.shorten(str(error), 150)}; move it away to have it downloaded anew"
-            ) from error
+            )
+            raise DataError(f"cannot use the archive {archive.absolute()}: {problem}") from error
 
     return fill(folder, [PurePosixPath(member).name for member in members], make)
 
 
-def _unpack(stream: gzip.GzipFile, members: Sequence[str], folder: Path, max_bytes: int) -> None:
+def _unpack(archive: IO[bytes], members: Sequence[str], folder: Path, max_bytes: int) -> None:
     lacking, total = set(members), 0
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as tar:
+    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for entry in tar:
             total += entry.size
             if total > max_bytes:
@@ -132,9 +146,9 @@ def _unpack(stream: gzip.GzipFile, members: Sequence[str], folder: Path, max_byt
             source = tar.extractfile(entry) if entry.isreg() and str(name) in members else None
             if source:
                 with (folder / name.name).open("xb") as output:
-                    shutil.copyfileobj(source, output, CHUNK)
+                    shutil.copyfileobj(source, output)
                 lacking.discard(str(name))
-    while stream.read(CHUNK):  # to the end, where the checksum of the whole is
-        pass
+        while stream.read(CHUNK):  # to the end, where the checksum of the whole is
+            pass
     if lacking:
         raise ValueError(f"it lacks {', '.join(sorted(lacking))}")

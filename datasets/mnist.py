@@ -5,10 +5,8 @@ http://yann.lecun.com/exdb/mnist/ (closed since 2024), where the idx file format
 magic number that names type and number of dimensions, the dimensions, and the bytes.
 """
 
-import gzip
+import math
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from datasets import pictures, sample
 from datasets.dataset import Dataset
 from datasets.digits import as_digit
 from datasets.download import DataError, RemoteFile, download
-from datasets.files import unreadable, wrong
+from datasets.files import read_bytes, wrong
 
 CLASS_NAMES = tuple("0123456789")
 
@@ -83,23 +81,9 @@ def _read_pair(images: Path, labels: Path, count: int) -> tuple[np.ndarray, np.n
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a file of bytes in idx format, packed or not, but no more than this shape has."""
-    # Two zeros, the type (8: uint8) and the number of dimensions; then each of these in 32 bits.
-    header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
-    size = len(header) + int(np.prod(shape))
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(size + 1)  # to the end of the file: gzip's own checksum is there
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise wrong(path, f"it is no whole gzip file ({error})") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if not content.startswith(header):
-        found = content[: len(header)].hex()
-        raise wrong(path, f"it begins with {found}, expected {header.hex()} for shape {shape}")
-    if len(content) != size:
-        found = "more" if len(content) > size else f"{len(content)}"
-        raise wrong(path, f"expected {size} bytes for shape {shape}, found {found}")
+    """Read a file of bytes in idx format, packed or not, of this shape."""
+    header = sample.idx_header(shape)
+    content = read_bytes(path, len(header) + math.prod(shape), f"shape {shape}", header)
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy()
 
 

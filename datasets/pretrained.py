@@ -52,11 +52,8 @@ def class_names(classes: int, data_dir: Path) -> tuple[str, ...]:
     if classes == len(OTHER_KINDS):
         return OTHER_KINDS
     try:
-        path = download(IMAGENET_CLASS_INDEX, data_dir)
-        index = json.loads(path.read_text())
+        index = json.loads(download(IMAGENET_CLASS_INDEX, data_dir).read_text())
         return tuple(index[str(number)][1] for number in range(classes))
-    except DataError as error:
-        print(f"   classes are shown as numbers: {error}")
-    except (OSError, ValueError, LookupError, TypeError):
-        print(f"   classes are shown as numbers: {path} does not hold their names; move it away")
+    except (DataError, OSError, ValueError, LookupError, TypeError) as error:
+        print(f"   classes are shown as numbers, for their names cannot be had: {error}")
     return tuple(f"class {number}" for number in range(classes))

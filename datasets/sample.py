@@ -81,12 +81,14 @@ def _mnist_contents() -> list[bytes]:
     images = np.stack([like_mnist(image * (255 / 16), contrast=1.5) for image in digits.images])
     labels = digits.target.astype(np.uint8)
     training = MNIST_TRAIN + MNIST_VALIDATION
-    contents = []
-    for array in (images[:training], labels[:training], images[training:], labels[training:]):
-        # idx: two zeros, type (8: uint8), number of dimensions; each dimension in 32 bits
-        header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-        contents.append(gzip.compress(header + array.tobytes(), mtime=0))
-    return contents
+    arrays = images[:training], labels[:training], images[training:], labels[training:]
+    files = [idx_header(array.shape) + array.tobytes() for array in arrays]
+    return [gzip.compress(file, mtime=0) for file in files]
+
+
+def idx_header(shape: tuple[int, ...]) -> bytes:
+    """Return an idx file's beginning: 0, 0, type (8: uint8) and number of dimensions; these."""
+    return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
 
 
 def _cifar10_contents() -> list[bytes]:

@@ -18,7 +18,6 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,8 +47,8 @@ SOUND_RATE, SOUND_SECONDS = 16_000, 2  # samples a second, length
 # TensorBoard shows what lies below one folder, its --logdir. Each folder in it with an
 # event file is a "run". What two runs write under the same "tag" is drawn into one
 # chart: `train` and `validation`, which both write `epoch_loss`, make two curves.
-# Events are only ever added. Train twice into one folder, and the curves zigzag
-# between both times; so every start of this script makes a new folder.
+# Events are only ever added: train twice into one folder, and the curves zigzag. So
+# every start of this script makes a new folder.
 
 
 def make_writer(folder: Path) -> tf.summary.SummaryWriter:
@@ -64,19 +63,15 @@ def make_writer(folder: Path) -> tf.summary.SummaryWriter:
 # gradients back. "Color by: Device" shows what `tf.device` asked for.
 
 
-def make_gradients(network: tf.keras.Model) -> Callable:
-    """Make a function from images and labels to the gradients of all weights."""
-
-    @tf.function
-    def gradients(images, labels):
-        with tf.device("GPU" if tf.config.list_physical_devices("GPU") else "CPU"):
-            with tf.GradientTape() as tape:
-                logits = network(images)
-                with tf.name_scope("loss"):
-                    loss = mean_loss(logits, labels)
-            return tape.gradient(loss, network.trainable_variables)
-
-    return gradients
+@tf.function
+def gradients_of(network: tf.keras.Model, images, labels) -> list:
+    """Return the gradients of all weights."""
+    with tf.device("GPU" if tf.config.list_physical_devices("GPU") else "CPU"):
+        with tf.GradientTape() as tape:
+            logits = network(images)
+            with tf.name_scope("loss"):
+                loss = mean_loss(logits, labels)
+        return tape.gradient(loss, network.trainable_variables)
 
 
 # %% Scalars, Distributions and Histograms
@@ -87,9 +82,9 @@ def make_gradients(network: tf.keras.Model) -> Callable:
 # that shrink towards the first layer vanish. Keras writes all but the gradients.
 
 
-def write_gradients(weights: list, gradients: list) -> None:
+def write_gradients(network: tf.keras.Model, gradients: list) -> None:
     """Write the spread of the gradient of each weight."""
-    for weight, gradient in zip(weights, gradients, strict=True):
+    for weight, gradient in zip(network.trainable_weights, gradients, strict=True):
         tf.summary.histogram(f"{weight.path}/gradient", gradient)
 
 
@@ -126,9 +121,10 @@ def write_pr_curves(labels: np.ndarray, probabilities: np.ndarray) -> None:
 def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
     """Train on `pairs`, batches of images and labels, and write what it comes to."""
     images, labels = data.validation_images, data.validation_labels
-    writer, gradients_of = make_writer(log / "examined"), make_gradients(network)
+    writer = make_writer(log / "examined")
     with writer.as_default(step=0):
-        tf.summary.graph(gradients_of.get_concrete_function(images, labels).graph)
+        graph = gradients_of.get_concrete_function(network, images, labels).graph
+        tf.summary.graph(graph)
 
     def examine(epoch: int, logs: dict) -> None:
         print(f"epoch {epoch + 1:2}:", *(f"{n} {x:.4f}" for n, x in logs.items()))
@@ -138,7 +134,7 @@ def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
         folder, title = log / "pictures", f"Epoch {epoch + 1}"
         pictures = report.plot_mistakes(folder, title, images, *answers)
         with writer.as_default(step=epoch):
-            write_gradients(network.trainable_variables, gradients_of(images, labels))
+            write_gradients(network, gradients_of(network, images, labels))
             write_pictures(*pictures)
             write_pr_curves(*answers[:2])
 
@@ -240,19 +236,18 @@ def fill_panels(data: mnist.Dataset, pairs, args, dtype: tf.DType, log: Path) ->
     train(network, pairs, args.epochs, data, log)
     seconds = time.perf_counter() - began
     sweep(pairs, data, dtype, args.seed, log / "sweep")
-    images, labels = data.test_images, data.test_labels
-    logits = network(images)
+    logits = network(data.test_images)
     metrics = settings | {
         "data": data.name,
-        "test_accuracy": float(accuracy(logits, labels)),
+        "test_accuracy": float(accuracy(logits, data.test_labels)),
         "train_seconds": round(seconds, 1),
         "images_per_second": round(steps * args.batch_size / seconds),
         "parameters": count_parameters(network),
     }
     with make_writer(log / "test").as_default(step=steps):
-        write_pr_curves(labels, tf.nn.softmax(logits).numpy())
+        write_pr_curves(data.test_labels, tf.nn.softmax(logits).numpy())
         tf.summary.text("report", [[k, str(v)] for k, v in metrics.items()])
-    write_projector(network, images, labels, log / "test")
+    write_projector(network, data.test_images, data.test_labels, log / "test")
     return metrics
 
 
@@ -264,12 +259,12 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     dtype = device.start(args.precision)
     data = mnist.load(args.data, args.data_dir)
-    images, labels = data.train_images[: args.train_images], data.train_labels
-    print(data.summary(len(images)))
-    if len(images) < args.batch_size:
+    pairs = tf.data.Dataset.from_tensor_slices((data.train_images, data.train_labels))
+    pairs = pairs.take(args.train_images or -1)  # -1: all
+    print(data.summary(len(pairs)))
+    pairs = pairs.shuffle(len(pairs), args.seed).batch(args.batch_size, True)
+    if not len(pairs):
         raise cli.UserError("the images do not fill a batch: lower --batch-size")
-    pairs = tf.data.Dataset.from_tensor_slices((images, labels[: len(images)]))
-    pairs = pairs.shuffle(len(images), args.seed).batch(args.batch_size, True)
     folder = args.models_dir / NAME
     log = folder / "logs" / time.strftime("%Y-%m-%d_%H-%M-%S")
     print(f"open it with  tensorboard --logdir {shlex.quote(cli.shown(log))}")

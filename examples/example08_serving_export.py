@@ -14,12 +14,10 @@ docs/results.md has the measured results. Before this one: example 05, which tra
 network. After it: example 09, which asks the server.
 """
 
-import json
 import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +36,6 @@ from models.saved import describe
 NAME = Path(__file__).stem
 TRAINED = "example05_mnist_cnn_nn"  # whose network is exported
 SERVED = "mnist"  # the name under which clients ask for it
-EPOCHS, TRAIN_IMAGES = 12, 5000  # of a training where example 05 has left none
-BATCH_SIZE, LEARNING_RATE = 64, 2e-3
 WARM_UP_SIZES = (1, 16)  # images in the requests that come before all others
 CHECKED = 1000  # test images for which the answers must be the network's
 TOLERANCE = 0.01  # between their probabilities: bfloat16 has three digits
@@ -51,20 +47,10 @@ TOLERANCE = 0.01  # between their probabilities: bfloat16 has three digits
 # float32. (--precision bfloat16 is for a server with such a processor.)
 
 
-def trained_network(folder: Path, data_name: str) -> tf.keras.Model | None:
-    """Return example 05's network, or None where there is none for this data set."""
-    metrics = folder / "metrics.json"
-    try:
-        if json.loads(metrics.read_text())["data"] != data_name:
-            return None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        again = f"run  python examples/{TRAINED}.py  again"
-        raise cli.UserError(f"cannot use {metrics} ({error}): {again}") from error
-    network = mnist_cnn.make_network()
-    mnist_cnn.read_example_05(network, folder)
-    return network
+def set_precision(network: tf.keras.Model, dtype: tf.DType) -> None:
+    """Choose in what the layers compute, but the last: logits are float32 always."""
+    for layer in network.layers[:-1]:
+        layer.dtype_policy = "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
 
 
 # %% Preparation
@@ -251,25 +237,20 @@ and ask it with  python examples/example09_serving_client.py""")
 
 def main(argv: list[str] | None = None) -> dict:
     """Export the network, check it, say how to serve it, and return the metrics."""
-    parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    parser.set_defaults(train_images=TRAIN_IMAGES, precision="float32")
+    parser = cli.make_parser(__doc__)
+    kinds = ["auto", "float32", "bfloat16"]
+    parser.add_argument(
+        "--precision", choices=kinds, default="float32", help="to serve"
+    )
     args = parser.parse_args(argv)
     dtype = device.start(args.precision)
-    tf.keras.utils.set_random_seed(args.seed)
+    tf.keras.utils.set_random_seed(0)
     data = mnist.load(args.data, args.data_dir)
-    count = len(data.train_images[: args.train_images])
-    print(data.summary(count))
+    print(data.summary(len(data.train_images)))
 
-    network, seconds = trained_network(args.models_dir / TRAINED, data.name), 0.0
-    if network is None:
-        print(f"{TRAINED}.py has left no network for this data set: it is trained now")
-        began, network = time.perf_counter(), mnist_cnn.make_network()
-        settings = args.epochs, args.batch_size, args.learning_rate
-        images, labels = data.train_images[:count], data.train_labels[:count]
-        mnist_cnn.train(network, images, labels, *settings)
-        seconds = time.perf_counter() - began
-    for layer in network.layers[:-1]:  # the last one's outputs, the logits, are float32
-        layer.dtype_policy = "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
+    training = data.name, data.train_images, data.train_labels
+    network, seconds = mnist_cnn.trained(args.models_dir / TRAINED, *training)
+    set_precision(network, dtype)
     print(f"{network.count_params():,} parameters")
 
     version, classes = export(network, args.models_dir / "serving" / SERVED, data)

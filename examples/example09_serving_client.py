@@ -27,9 +27,7 @@ import grpc
 import numpy as np
 import requests
 import tensorflow as tf
-from google.protobuf.json_format import MessageToDict
-from tensorflow_serving import apis
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from datasets import mnist, pictures
 from datasets.download import root_cause
@@ -79,7 +77,7 @@ def no_answer(client, what: str) -> cli.UserError:
 class Rest:
     """Asks over REST."""
 
-    name, flag = "REST", "--rest-port"
+    flag = "--rest-port"
 
     def __init__(self, server: str, port: int, model: str, version: int | None = None):
         self.address = f"http://{server}:{port}"
@@ -101,14 +99,6 @@ class Rest:
         if not answer.ok:
             raise no_answer(self, found)
         return found
-
-    def status(self) -> list[dict]:
-        """Ask which versions there are, in which state, and with which error."""
-        return self.ask("", "model_version_status")
-
-    def signatures(self) -> dict[str, dict]:
-        """Ask which signatures there are: `inputs` and `outputs` for each name."""
-        return self.ask("/metadata", "metadata")["signature_def"]["signature_def"]
 
     def predict(self, images, signature="serving_default", rows=False):
         """Classify images; see `Grpc.predict`. With `rows`, ask in the row format."""
@@ -138,66 +128,48 @@ class Rest:
 class Grpc:
     """Asks over gRPC."""
 
-    name, flag = "gRPC", "--grpc-port"
+    flag = "--grpc-port"
 
     def __init__(self, server: str, port: int, model: str, version: int | None = None):
         self.address, self.model, self.version = f"{server}:{port}", model, version
         channel = grpc.insecure_channel(self.address, [("grpc.enable_http_proxy", 0)])
-        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
         self.service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-
-    def ask(self, method: Callable, request):
-        """Name the model in a request, send it, and return the answer."""
-        request.model_spec.name = self.model
-        if self.version:
-            request.model_spec.version.value = self.version
-        try:
-            return method(request, timeout=TIMEOUT)
-        except grpc.RpcError as error:
-            raise no_answer(self, error.details()) from error
-
-    def status(self) -> list[dict]:
-        """Ask for what `Rest.status` asks."""
-        request = apis.get_model_status_pb2.GetModelStatusRequest()
-        answer = self.ask(self.models.GetModelStatus, request)
-        return MessageToDict(answer, True, True)["model_version_status"]
-
-    def signatures(self) -> dict[str, dict]:
-        """Ask for what `Rest.signatures` asks."""
-        request = apis.get_model_metadata_pb2.GetModelMetadataRequest()
-        request.metadata_field.append("signature_def")
-        answer = self.ask(self.service.GetModelMetadata, request)
-        found = MessageToDict(answer, True, True)["metadata"]
-        return found["signature_def"]["signature_def"]
 
     def predict(self, images, signature="serving_default"):
         """Classify uint8 (N, 28, 28, 1): integers (N,) and probabilities (N, 10)."""
-        request = apis.predict_pb2.PredictRequest()
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self.model
         request.model_spec.signature_name = signature
+        if self.version:
+            request.model_spec.version.value = self.version
         request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
-        answer = self.ask(self.service.Predict, request).outputs
+        try:
+            answer = self.service.Predict(request, timeout=TIMEOUT).outputs
+        except grpc.RpcError as error:
+            raise no_answer(self, error.details()) from error
         return tuple(tf.make_ndarray(answer[x]) for x in ("classes", "probabilities"))
 
 
 # %% Status and metadata
 # A version is START, LOADING, AVAILABLE, UNLOADING or END. The metadata are signatures:
-# so a client finds out what a model takes and returns before it sends anything.
+# so a client finds out what a model takes and returns before it sends anything. (Over
+# gRPC, GetModelStatus and GetModelMetadata tell the same.)
 
 
-def look_at(client: Rest | Grpc, wanted: str) -> None:
+def look_at(rest: Rest, wanted: str) -> None:
     """Print states and signatures; one must be AVAILABLE, and one be `wanted`."""
-    versions = client.status()
+    versions = rest.ask("", "model_version_status")
     line = "version {version} {state} {status[error_message]}"
     text = ", ".join(line.format(**version).strip() for version in versions)
-    print(f"{client.name} at {client.address}: {text}")
+    print(f"{rest.address}: {text}")
     if "AVAILABLE" not in [version["state"] for version in versions]:
-        raise no_answer(client, text)
-    found = client.signatures()
+        raise no_answer(rest, text)
+    found = rest.ask("/metadata", "metadata")["signature_def"]["signature_def"]
     for name in sorted(found.keys() - {"__saved_model_init_op"}):  # TensorFlow's own
         print(f"    {name}: {describe(found[name])}")
     inputs, outputs = (found.get(wanted, {}).get(x, {}) for x in ("inputs", "outputs"))
     if set(inputs) != {"images"} or not {"classes", "probabilities"} <= set(outputs):
-        raise no_answer(client, f"no {wanted} from images to classes and probabilities")
+        raise no_answer(rest, f"no {wanted} from images to classes and probabilities")
 
 
 # %% Latency
@@ -242,17 +214,17 @@ def ask_all(rest: Rest, over_grpc: Grpc, data: mnist.Dataset, folder: Path) -> d
     images, labels = data.test_images, data.test_labels
     sizes = len(str(images[0].tolist())), tf.make_tensor_proto(images[0]).ByteSize()
     print("an image takes {:,} bytes as JSON, {:,} as a tensor".format(*sizes))
-    for client in (rest, over_grpc):
+    for name, client in (("REST", rest), ("gRPC", over_grpc)):
         (digit,), (row,) = client.predict(images[:1])
-        print(f"{client.name}: the first is a {digit}, with {row.max():.2%}")
+        print(f"{name}: the first is a {digit}, with {row.max():.2%}")
     starts, began = range(0, len(images), BATCH_SIZE), time.perf_counter()
     answers = [over_grpc.predict(images[i : i + BATCH_SIZE]) for i in starts]
     speed = round(len(images) / (time.perf_counter() - began))
     difference = np.abs(rest.predict(images[:BATCH_SIZE])[1] - answers[0][1]).max()
     print(f"probabilities over REST and over gRPC differ by {difference:.1g} at most")
     classes, probabilities = map(np.concatenate, zip(*answers, strict=True))
-    answers = images, labels, probabilities, data.class_names
-    report.plot_mistakes(folder, "Example 09", *answers)
+    guesses = labels, probabilities, data.class_names
+    report.plot_mistakes(folder, "Example 09", images, *guesses)
     accuracy = float(np.mean(classes == labels))
     return {"test_accuracy": accuracy, "train_seconds": 0.0, "images_per_second": speed}
 
@@ -272,13 +244,12 @@ def main(argv: list[str] | None = None) -> dict:
     folder, model = args.models_dir / NAME, (args.model, args.model_version)
     rest = Rest(args.server, args.rest_port, *model)
     over_grpc = Grpc(args.server, args.grpc_port, *model)
-    for client in (rest, over_grpc):
-        look_at(client, "files" if args.image else "serving_default")
+    look_at(rest, "files" if args.image else "serving_default")
     if args.image:
         picture = pictures.read_picture(args.image)
         file = tf.io.encode_png(picture).numpy()  # the server sees what is drawn
-        answers = [client.predict([file], "files") for client in (rest, over_grpc)]
-        return report.show_answer(picture, answers[0][1][0], "0123456789", folder)
+        _, probabilities = over_grpc.predict([file], "files")
+        return report.show_answer(picture, probabilities[0], "0123456789", folder)
 
     data = mnist.load(args.data, args.data_dir)
     metrics = {"data": data.name, "server": args.server, "model": args.model}

@@ -8,6 +8,7 @@ machine reads, and from there into NumPy, PyTorch and MATLAB. The logits are the
     python examples/example12_npz_weights.py --data sample       # offline, small digits
     python examples/example12_npz_weights.py --weights PATH.npz  # from another machine
 
+Where example 05 has not been run, the same network is trained for a moment.
 docs/results.md has the measured results. Before this one: example 05, whose network it
 is. After it: example 13, .npz files of half a gigabyte.
 """
@@ -24,17 +25,13 @@ from examples.helpers import cli, device, report  # isort: skip  # before Tensor
 import numpy as np
 import scipy.io
 import tensorflow as tf
-from tqdm import tqdm
 
 from datasets import mnist
 from models import WeightsError, mnist_cnn
-from models.training import accuracy
+from models.training import accuracy, predict
 
 NAME = Path(__file__).stem
-EPOCHS = 8  # of the moment's training, where example 05 has not run
-TRAIN_IMAGES = 5000  # for it
-BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
+TRAINED = "example05_mnist_cnn_nn"  # whose network it is
 AT_ONCE = 250  # images that go through a network in one piece
 TOLERANCE = 1e-4  # of logits; float32 has seven digits
 
@@ -49,21 +46,15 @@ Weights = Mapping[str, np.ndarray]
 # that say what each array is: "conv2/kernel".
 
 
-def fill_network(network: tf.keras.Model, data: mnist.Dataset, args) -> tuple:
-    """Give it the weights that the flags ask for; return their source and seconds."""
-    trained = args.models_dir / "example05_mnist_cnn_nn"
-    if args.weights:
-        arrays = weights_from_npz(args.weights, mnist_cnn.weights_of(network))
-        network.set_weights(list(arrays.values()))
-        return cli.shown(args.weights), 0.0
-    if (trained / "weights.index").is_file():
-        mnist_cnn.read_example_05(network, trained)
-        return cli.shown(trained), 0.0
-    began, images = time.perf_counter(), data.train_images[: args.train_images]
-    settings = args.epochs, args.batch_size, args.learning_rate
-    mnist_cnn.train(network, images, data.train_labels[: len(images)], *settings)
-    source = f"a moment's training, because there are none in {cli.shown(trained)}"
-    return source, time.perf_counter() - began
+def find_network(path: Path | None, trained: Path, data: mnist.Dataset) -> tuple:
+    """Return the network, from an .npz file or example 05, and seconds of training."""
+    if path is None:
+        images, labels = data.train_images, data.train_labels
+        return mnist_cnn.trained(trained, data.name, images, labels)
+    network = mnist_cnn.make_network()
+    arrays = weights_from_npz(path, mnist_cnn.weights_of(network))
+    network.set_weights(list(arrays.values()))
+    return network, 0.0
 
 
 # %% The file
@@ -231,8 +222,7 @@ def compare(libraries: dict[str, Callable], images: Array, labels: Array) -> dic
     for name, logits_of in libraries.items():
         logits_of(images[:AT_ONCE])  # what a library does only once
         began = time.perf_counter()
-        starts = tqdm(range(0, len(images), AT_ONCE), name, leave=False)
-        logits = np.concatenate([logits_of(images[i : i + AT_ONCE]) for i in starts])
+        logits = predict(logits_of, images, AT_ONCE)
         speed = round(len(images) / (time.perf_counter() - began))
         expected = logits if expected is None else expected
         difference = float(np.abs(logits - expected).max())
@@ -247,20 +237,18 @@ def compare(libraries: dict[str, Callable], images: Array, labels: Array) -> dic
 
 def main(argv: list[str] | None = None) -> dict:
     """Write the file, compute with what it holds, compare; return the metrics."""
-    parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    parser.set_defaults(train_images=TRAIN_IMAGES, precision="float32")
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--weights", type=Path, metavar="PATH", help=".npz file to use")
     args = parser.parse_args(argv)
-    if args.precision == "bfloat16":
-        raise cli.UserError("bfloat16 has two digits: compare with --precision float32")
     device.start("float32")
     tf.config.experimental.enable_tensor_float_32_execution(False)  # three digits
-    tf.keras.utils.set_random_seed(args.seed)
+    tf.keras.utils.set_random_seed(0)
     data = mnist.load(args.data, args.data_dir)
-    print(data.summary(len(data.train_images[: args.train_images])))
+    print(data.summary(len(data.train_images)))
 
-    network, folder = mnist_cnn.make_network(), args.models_dir / NAME
-    source, seconds = fill_network(network, data, args)
+    folder, trained = args.models_dir / NAME, args.models_dir / TRAINED
+    network, seconds = find_network(args.weights, trained, data)
+    source = "a moment's training" if seconds else cli.shown(args.weights or trained)
     print("weights:", source)
     weights = mnist_cnn.weights_of(network)
     npz = weights_to_npz(folder / "mnist_cnn.npz", weights)
@@ -274,14 +262,14 @@ def main(argv: list[str] | None = None) -> dict:
     if importlib.util.find_spec("torch"):
         libraries["PyTorch"] = partial(pytorch_logits, weights)
     figures = compare(libraries, data.test_images, data.test_labels)
-    metrics = cli.settings(args, tf.float32) | figures["NumPy"] | {
+    metrics = figures["NumPy"] | {
         "data": data.name,
         "weights": source,
+        "precision": "float32",
         "train_seconds": round(seconds, 1),
-        "epochs": args.epochs if seconds else 0,
         "parameters": parameters,
         "libraries": figures,
-    }  # fmt: skip
+    }
     return report.finish(folder, metrics, [npz, mat], argv, args.min_accuracy)
 
 

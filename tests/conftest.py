@@ -42,7 +42,6 @@ def exported(sample_dir, tmp_path_factory):
 
     models_dir = tmp_path_factory.mktemp("models")
     argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir]
-    argv += ["--epochs", 5]
     return models_dir, *run(example08.main, *argv)
 
 

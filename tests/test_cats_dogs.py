@@ -249,7 +249,7 @@ def test_nothing_is_decoded_again_while_the_archive_is_the_same(tmp_path, monkey
         assert first.report.read_text() == whole
     assert sorted(os.listdir(first.report.parent)) == ["train.zip", first.report.name]
     write(tmp_path, numbered(20), **{"train/cat.6.jpg": b""})
-    monkeypatch.setattr(os, "replace", read_only)
+    monkeypatch.setattr(Path, "write_text", read_only)
     assert cats_dogs.load("full", tmp_path).left_out.keys() == {"train/cat.6.jpg"}
 
 
