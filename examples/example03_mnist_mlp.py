@@ -192,9 +192,9 @@ def one_cycle(done: float, warm_up: float) -> float:
 
 def evaluate(network: Network, run: Run, data: mnist.Dataset, batch_size: int) -> dict:
     """Return what came of a network's training, and how it went, for metrics.json."""
-    test_accuracy = accuracy(network(data.test_images), data.test_labels)
-    figures = {"test_accuracy": float(test_accuracy)}
-    return figures | run.metrics(batch_size) | {"parameters": count_parameters(network)}
+    share = float(accuracy(network(data.test_images), data.test_labels))
+    figures = {"test_accuracy": share, "parameters": count_parameters(network)}
+    return figures | run.metrics(batch_size)
 
 
 def plot_templates(network: Network, path: Path) -> Path:
@@ -273,8 +273,6 @@ def main(argv: list[str] | None = None) -> dict:
     probabilities = tf.nn.softmax(deep(data.test_images)).numpy()
     answers = data.test_images, data.test_labels, probabilities, data.class_names
     files = report.plot_results(folder, "Hidden layers", metrics["history"], *answers)
-    history, title = regression["history"], "Softmax regression"
-    files.append(report.plot_learning_curves(linear_folder, title, history))
     files.append(plot_templates(linear, folder / "templates.png"))
     files += [write_weights(deep, folder), run.folder]
     return report.finish(folder, metrics, files, argv, args.min_accuracy)
