@@ -53,16 +53,7 @@ DROPOUT = 0.5  # share of fc7's outputs left out, as when VGG16 itself was train
 # --data sample there is one of the same layout, of a VGG16 with an eighth of the width.
 # It has learned, here and in half a minute, to tell 20 kinds of drawn objects apart;
 # the ten kinds of the task are not among them.
-
-
-def find_vgg16(weights: Path | None, data: str, data_dir: Path):
-    """Return the file of weights, and the sizes of the VGG16 in it."""
-    if weights is None and data == "sample":
-        folder, draw = data_dir / "sample" / "vgg16", drawings.drawn_objects
-        return sample_vgg16.checkpoint(folder, drawings.OTHER_KINDS, draw)
-    return weights or pretrained.vgg16_checkpoint(data_dir), vgg16.Config()
-
-
+#
 # %% 2. Reconstruct the network
 # The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other
 # half of this example: read it now. Each of the 32 weights is checked for its name,
@@ -111,17 +102,18 @@ def save_model(network: vgg16.VGG16, folder: Path) -> list[Path]:
     return [folder / "checkpoint", folder / "saved_model"]
 
 
-def rebuild(path: Path, config, picture: Path | None, data_dir: Path, folder: Path):
-    """Do steps 2 to 4, in float32; return the weights, and where the model is saved."""
+def rebuild(path: Path, picture: Path | None, data_dir: Path, folder: Path):
+    """Do steps 2 to 4, in float32; return the weights and where the model is saved."""
+    weights = vgg16_files.read(path)
+    config = vgg16.Config.of(weights)
     print(f"2. VGG16_{config.classes} from {cli.shown(path)}")
-    weights = vgg16_files.read(path, config)
     network = vgg16.VGG16(weights, config)
     print(f"   {len(weights)} weights, {count_parameters(network):,} parameters")
     print("3. check")
     names = pretrained.class_names(config.classes, data_dir)
     check_on_picture(network, picture, names, folder)
     print("4. save")
-    return weights, save_model(network, folder / f"vgg16_{config.classes}")
+    return weights, config, save_model(network, folder / f"vgg16_{config.classes}")
 
 
 # %% 5. Transfer: a new top layer on fixed features
@@ -202,7 +194,7 @@ def transfer(weights, config, dtype, data: Dataset, limits, folder: Path, traini
     """
     gc.collect()  # earlier networks and what is compiled of them, which hold each other
     network = vgg16.VGG16(weights, config, dtype)
-    source = vgg16.feature_source(weights, dtype)
+    source = vgg16.feature_source(weights, config, dtype)
     extract = compiled(network.features, config.image_size)
     images = data.train_images, data.validation_images, data.test_images
     labels = data.train_labels, data.validation_labels, data.test_labels
@@ -244,7 +236,7 @@ def parse(argv: list[str] | None):
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
     add("--test-images", type=cli.positive_int, default=TEST_IMAGES, metavar="N")
-    add("--weights", type=Path, metavar="PATH", help="VGG16: .ckpt, Keras' .h5 or .npz")
+    add("--weights", default="full", metavar="full|blocks|PATH", help="VGG16's")
     add("--image", type=Path, metavar="PATH", help="picture to check VGG16_1000 on")
     add("--no-baseline", action="store_true", help="leave out the untrained network")
     return parser.parse_args(argv)
@@ -263,8 +255,9 @@ def main(argv: list[str] | None = None) -> dict:
     images, labels = data.test_images[: limits[2]], data.test_labels[: limits[2]]
     print(f"{data.name}: {limits} images to train on, to choose by, and to test on")
     print("1. checkpoint")
-    path, config = find_vgg16(args.weights, args.data, args.data_dir)
-    weights, files = rebuild(path, config, args.image, args.data_dir, folder)
+    more = args.data, args.data_dir, sample_vgg16.checkpoint
+    path = pretrained.find_vgg16(args.weights, *more)
+    weights, config, files = rebuild(path, args.image, args.data_dir, folder)
     print("5. transfer")
     training = args.epochs, args.batch_size, args.learning_rate, args.seed
     more = config, dtype, data, limits, folder / "features", training

@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
-from datasets import cats_dogs, drawings, pretrained
+from datasets import cats_dogs, pretrained
 from datasets.squares import read_photographs, read_pictures
 from examples.helpers.run import Run
 from models import sample_vgg16, vgg16, vgg16_files
@@ -68,14 +68,6 @@ def choose(data: cats_dogs.Photographs, count: int, tested: int) -> tuple:
 #
 # In stage 1, all but the top layer is fixed. In stage 2, the last block of convolutions
 # learns, too, so that blocks 1 to 4 are fixed, which are nine tenths of the work.
-
-
-def find_vgg16(weights: Path | None, data: str, data_dir: Path):
-    """Return the file of weights, and the sizes of the VGG16 in it."""
-    if weights is None and data == "sample":
-        folder, draw = data_dir / "sample" / "vgg16", drawings.drawn_objects
-        return sample_vgg16.checkpoint(folder, drawings.OTHER_KINDS, draw)
-    return weights or pretrained.vgg16_checkpoint(data_dir), vgg16.Config()
 
 
 def fixed_outputs(layer, network, source, data, parts, folder: Path) -> list[Features]:
@@ -238,7 +230,7 @@ def parse(argv: list[str] | None):
     add = parser.add_argument
     add("--small", action="store_true", help="download 3,000 photographs, not 25,000")
     add("--test-images", type=cli.positive_int, default=TEST_IMAGES, metavar="N")
-    add("--weights", type=Path, metavar="PATH", help="VGG16: .ckpt, Keras' .h5 or .npz")
+    add("--weights", default="full", metavar="full|blocks|PATH", help="VGG16's")
     add("--fine-tune", action="store_true", help="stage 2; 0.4 MB on disk a photograph")
     add("--image", type=Path, metavar="PATH", help="picture, or folder, to classify")
     parser.set_defaults(train_images=TRAIN_IMAGES)
@@ -251,12 +243,14 @@ def main(argv: list[str] | None = None) -> dict:
     dtype, folder = device.start(args.precision), args.models_dir / NAME
     trained = folder / "trained.npz"  # what training changes, and of which weights
     if args.image:
-        return answer_pictures(args.image, trained, args.weights, dtype)
+        base = None if args.weights in ("full", "blocks") else Path(args.weights)
+        return answer_pictures(args.image, trained, base, dtype)
     data = cats_dogs.load(args.data, args.data_dir, args.small)
     parts, labels, metrics = choose(data, args.train_images, args.test_images)
-    path, config = find_vgg16(args.weights, args.data, args.data_dir)
-    print(f"VGG16_{config.classes} from {cli.shown(path)}")
-    network, source = vgg16_files.load(path, config, dtype, trained=(FINE_TUNED,))
+    more = args.data, args.data_dir, sample_vgg16.checkpoint
+    path = pretrained.find_vgg16(args.weights, *more)
+    network, source = vgg16_files.load(path, dtype, trained=(FINE_TUNED,))
+    print(f"VGG16_{network.config.classes} from {cli.shown(path)}")
     more = network, source, data, parts, folder / "features"
     fc7, began = fixed_outputs("fc7", *more), time.perf_counter()
     fit = args.epochs, args.batch_size, args.learning_rate, args.seed
@@ -270,7 +264,7 @@ def main(argv: list[str] | None = None) -> dict:
         logits, history = fine_tune(network, pool4, labels, folder, own, args.restart)
         seconds += sum(history["seconds"])
     vgg16_files.write_part(trained, network, (FINE_TUNED, "fc8"), path, source)
-    images = read_photographs(data, parts[2], config.image_size)
+    images = read_photographs(data, parts[2], network.config.image_size)
     answers = images, labels[2], tf.nn.softmax(logits).numpy(), CLASSES
     files = report.plot_results(folder, f"Example 11, {data.name}", history, *answers)
     page = folder / "grad_cam.png"

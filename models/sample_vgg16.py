@@ -72,7 +72,7 @@ def checkpoint(
     folder: Path,
     class_names: Sequence[str],
     draw: Callable[[Sequence[str], int, int, int], tuple[np.ndarray, np.ndarray]],
-) -> tuple[Path, vgg16.Config]:
+) -> Path:
     """Return the small VGG16's checkpoint, in format V1, trained first where there is none.
 
     Args:
@@ -82,7 +82,7 @@ def checkpoint(
             images, uint8 (N, size, size, 3), and labels, integers (N,).
 
     Returns:
-        The path of the checkpoint, and the sizes of the network in it.
+        The path of the checkpoint.
 
     Raises:
         WeightsError: the checkpoint cannot be written.
@@ -102,4 +102,4 @@ def checkpoint(
         raise WeightsError(f"cannot write {path}: {error.strerror}") from error
     except tf.errors.OpError as error:
         raise WeightsError(f"cannot write {path}: {error.message}") from error
-    return path, config(len(class_names))
+    return path

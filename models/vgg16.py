@@ -1,13 +1,18 @@
 """VGG16: the network, written with tf.nn. Its weights are read by models/vgg16_files.py.
 
+It is had whole, or as its five blocks of convolutions alone: a ninth of the weights, which take
+images of any size.
+
 Source: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", 2014, configuration D, https://arxiv.org/abs/1409.1556. Variables are named as in the
 checkpoint vgg_16.ckpt of TF-slim, https://github.com/tensorflow/models/tree/master/research/slim.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,19 +30,46 @@ class Config:
     """The sizes of a VGG16. The defaults are the paper's.
 
     Attributes:
-        classes: outputs of the top layer, fc8.
+        classes: outputs of the top layer, fc8; 0: there is none.
         width: channels of the first block; the later ones have 2, 4, 8 and 8 times as many.
-        dense: outputs of fc6 and of fc7.
-        image_size: height and width of the images in pixels, a multiple of 32.
+        dense: outputs of fc6 and of fc7; 0: there are none, only the blocks.
+        image_size: height and width of the images in pixels, for fc6 a multiple of 32.
+        pooling: what an image's features are where there is no fc7: some of "mean4", "max4",
+            "mean5", "max5", the mean or maximum over height and width of block 4's outputs,
+            pooled, or of block 5's last convolution, one after another.
     """
 
     classes: int = 1000
     width: int = 64
     dense: int = 4096
     image_size: int = 224
+    pooling: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        weights: Mapping[str, Any],
+        image_size: int = 224,
+        pooling: tuple[str, ...] = ("mean4", "mean5"),
+    ) -> "Config":
+        """Read the sizes off arrays by name. Image size and pooling are for the blocks alone."""
+
+        def size(layer: str, axis: int) -> int:
+            shape = getattr(weights.get(f"vgg_16/{layer}/weights"), "shape", ())
+            return int(shape[axis]) if len(shape) == 4 else 0
+
+        classes, dense = size("fc8", -1), size("fc6", -1)
+        if dense:
+            image_size, pooling = 32 * size("fc6", 0), ()
+        return cls(classes, size("conv1/conv1_1", -1) or cls.width, dense, image_size, pooling)
+
+    @property
+    def features(self) -> int:
+        """How many numbers the top layer sees of an image."""
+        return self.dense or 8 * self.width * len(self.pooling)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the name and shape of all 32 weights, first layer first."""
+        """Return the name and shape of all weights, first layer first: 32, or 26 of the blocks."""
         layers: dict[str, tuple[int, ...]] = {}
         channels = 3
         for block, count in enumerate(CONVOLUTIONS, 1):
@@ -45,10 +77,12 @@ class Config:
             for layer in range(1, count + 1):
                 layers[f"conv{block}/conv{block}_{layer}"] = (3, 3, channels, filters)
                 channels = filters
-        side = self.image_size // 32  # five poolings have halved the image five times
-        layers["fc6"] = (side, side, channels, self.dense)
-        layers["fc7"] = (1, 1, self.dense, self.dense)
-        layers["fc8"] = (1, 1, self.dense, self.classes)
+        if self.dense:
+            side = self.image_size // 32  # five poolings have halved the image five times
+            layers["fc6"] = (side, side, channels, self.dense)
+            layers["fc7"] = (1, 1, self.dense, self.dense)
+        if self.classes:
+            layers["fc8"] = (1, 1, self.features, self.classes)
         shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in layers.items():
             shapes[f"vgg_16/{name}/weights"] = shape
@@ -74,7 +108,7 @@ def preprocess(images: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 class VGG16(tf.Module):
-    """Thirteen convolutions in five blocks, then three dense layers.
+    """Thirteen convolutions in five blocks, then three dense layers, or none, or a top one.
 
     Args:
         weights: an array for every name in `config.shapes()`, as `vgg16_files.read` returns them.
@@ -108,14 +142,15 @@ class VGG16(tf.Module):
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Compute float32 logits (N, classes) from preprocessed images (N, H, W, 3)."""
         features = self.features(images, training)
-        if training:
-            features = tf.nn.dropout(features, DROPOUT)
-        return self.dense("fc8", tf.cast(features, tf.float32))
+        return self.top(tf.nn.dropout(features, DROPOUT) if training else features)
 
     def features(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Compute fc7's outputs, (N, dense) in the network's dtype: all layers but the top one."""
-        pool5 = pool(self.block(5, self.lower_blocks(images)))  # (N, 7, 7, 512)
-        return self.hidden(pool5, training)
+        """Compute all but the top layer: fc7's outputs, (N, dense) in the network's dtype.
+
+        Without dense layers: what the last blocks give, pooled as config says, float32 (N, F).
+        """
+        pool4 = self.lower_blocks(images)
+        return self.hidden(pool4, self.block(5, pool4), training)
 
     def lower_blocks(self, images: tf.Tensor) -> tf.Tensor:
         """Compute blocks 1 to 4, pooled, (N, 14, 14, 512) in the network's dtype."""
@@ -131,38 +166,48 @@ class VGG16(tf.Module):
             The outputs of the last convolution, (N, 14, 14, 512) in the network's dtype, and the
             logits, float32 (N, classes).
         """
-        conv5 = self.block(5, tf.cast(pool4, self.dtype))
-        features = self.hidden(pool(conv5))
-        return conv5, self.dense("fc8", tf.cast(features, tf.float32))
+        pool4 = tf.cast(pool4, self.dtype)
+        conv5 = self.block(5, pool4)
+        return conv5, self.top(self.hidden(pool4, conv5))
 
     def block(self, number: int, x: tf.Tensor) -> tf.Tensor:
         """Compute the convolutions of a block, counted from 1; what comes out is not yet pooled."""
         for layer in range(1, CONVOLUTIONS[number - 1] + 1):
-            x = tf.nn.relu(self.convolution(f"conv{number}/conv{number}_{layer}", x))
+            kernel, bias = self.layer(f"conv{number}/conv{number}_{layer}", x)
+            x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")  # keeps height and width
+            x = tf.nn.relu(tf.nn.bias_add(x, bias))
         return x
 
-    def hidden(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Compute fc6 and fc7, (N, dense), from the fifth block's outputs, pooled."""
-        x = tf.reshape(x, [-1, np.prod(x.shape[1:])])  # (N, 25088)
+    def hidden(self, pool4: tf.Tensor, conv5: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Compute the features from block 4's outputs, pooled, and block 5's, not pooled."""
+        if not self.config.dense:
+            last = {"4": tf.cast(pool4, tf.float32), "5": tf.cast(conv5, tf.float32)}
+            over = {"mean": tf.reduce_mean, "max": tf.reduce_max}
+            parts = [over[name[:-1]](last[name[-1]], [1, 2]) for name in self.config.pooling]
+            return tf.concat(parts, axis=1)  # (N, 1024) for two
+        pool5 = pool(conv5)  # (N, 7, 7, 512)
+        x = tf.reshape(pool5, [-1, np.prod(pool5.shape[1:])])  # (N, 25088)
         x = tf.nn.relu(self.dense("fc6", x))  # (N, 4096)
         if training:
             x = tf.nn.dropout(x, DROPOUT)
         return tf.nn.relu(self.dense("fc7", x))  # (N, 4096)
+
+    def top(self, features: tf.Tensor) -> tf.Tensor:
+        """Compute float32 logits (N, classes) from the features."""
+        if not self.config.classes:
+            raise ValueError("this VGG16 has no top layer: put one on with replace_top()")
+        return self.dense("fc8", tf.cast(features, tf.float32))
 
     def weights_of(self, layers: Sequence[str]) -> dict[str, tf.Variable]:
         """Return the weights of some layers, or blocks of them, such as "conv5", by name."""
         return {name: w for name, w in self.weights.items() if name.split("/")[1] in layers}
 
     def replace_top(self, kernel: np.ndarray, bias: np.ndarray) -> None:
-        """Put a new top layer on: kernel, float32 (dense, classes); bias, float32 (classes,)."""
+        """Put a new top layer on: kernel, float32 (F, classes); bias, float32 (classes,)."""
+        self.config = dataclasses.replace(self.config, classes=len(bias))
         for name, value in (("weights", kernel[None, None]), ("biases", bias)):
             name = f"vgg_16/fc8/{name}"
             self.weights[name] = tf.Variable(value, dtype=tf.float32, name=name)
-
-    def convolution(self, layer: str, x: tf.Tensor) -> tf.Tensor:
-        """Convolve with 3x3 kernels; the zero padding keeps height and width."""
-        kernel, bias = (self.weight(layer, kind, x) for kind in ("weights", "biases"))
-        return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
 
     def dense(self, layer: str, x: tf.Tensor) -> tf.Tensor:
         """Multiply by a dense layer's matrix.
@@ -170,12 +215,13 @@ class VGG16(tf.Module):
         The checkpoint holds it as the kernel of a convolution that covers the whole image, (7, 7,
         512, 4096) for fc6. On an image of just that size, the convolution is a matrix product.
         """
-        kernel, bias = (self.weight(layer, kind, x) for kind in ("weights", "biases"))
+        kernel, bias = self.layer(layer, x)
         return tf.nn.bias_add(tf.matmul(x, tf.reshape(kernel, [-1, kernel.shape[-1]])), bias)
 
-    def weight(self, layer: str, kind: str, x: tf.Tensor) -> tf.Tensor:
-        """Return a layer's "weights" or "biases" in the format of its inputs `x`."""
-        return tf.cast(self.weights[f"vgg_16/{layer}/{kind}"], x.dtype)
+    def layer(self, name: str, x: tf.Tensor) -> list[tf.Tensor]:
+        """Return a layer's kernel and bias in the format of its inputs `x`."""
+        names = f"vgg_16/{name}/weights", f"vgg_16/{name}/biases"
+        return [tf.cast(self.weights[name], x.dtype) for name in names]
 
 
 def pool(x: tf.Tensor) -> tf.Tensor:
@@ -240,10 +286,15 @@ def weights_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
     return hashlib.sha256(b"".join(sorted(each))).hexdigest()
 
 
-def feature_source(weights: Mapping[str, np.ndarray], dtype: tf.DType) -> dict[str, str | int]:
+def feature_source(
+    weights: Mapping[str, np.ndarray], config: Config, dtype: tf.DType
+) -> dict[str, Any]:
     """Name all that the outputs below the top layer depend on, but the images; goes into JSON."""
-    return {
+    source = {
         "weights_sha256": weights_digest((n, w) for n, w in weights.items() if "/fc8/" not in n),
         "arithmetic": dtype.name,
         "version": VERSION,
     }
+    if not config.dense:  # else the weights say it
+        source |= {"image_size": config.image_size, "pooling": list(config.pooling)}
+    return source

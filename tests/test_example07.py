@@ -52,8 +52,8 @@ def folder(finished, models_dir):
 
 @pytest.fixture(scope="module")
 def weights(sample_dir):
-    path, _ = example07.find_vgg16(None, "sample", sample_dir)
-    return vgg16_files.read(path, SMALL)
+    more = "sample", sample_dir, sample_vgg16.checkpoint
+    return vgg16_files.read(pretrained.find_vgg16("full", *more), SMALL)
 
 
 @pytest.fixture
@@ -61,12 +61,6 @@ def no_files(monkeypatch):
     """A run writes no SavedModel and no pictures, which take longer than the rest."""
     monkeypatch.setattr(example07, "save_model", lambda *_: [])
     monkeypatch.setattr(report, "plot_results", lambda *_: [])
-
-
-@pytest.fixture
-def small_is_expected(monkeypatch):
-    """--weights takes sample weights in place of full-size ones."""
-    monkeypatch.setattr(example07.vgg16, "Config", lambda: SMALL)
 
 
 def shards(folder):
@@ -116,7 +110,7 @@ def test_stored_parts_make_vgg16_10(finished, folder, weights, sample_dir):
 
 
 def test_other_weights_meet_the_same_features(
-    folder, sample_dir, models_dir, weights, tmp_path, small_is_expected, no_files
+    folder, sample_dir, models_dir, weights, tmp_path, no_files
 ):
     """Whatever their format, and whatever their top layer."""
     before, accuracies = shards(folder), set()
@@ -196,7 +190,7 @@ def test_names_that_cannot_be_had_are_numbers(tmp_path, monkeypatch, capsys, con
 
 @pytest.mark.parametrize("value", [np.nan, 1e6], ids=["nan", "large"])
 def test_weights_that_give_no_usable_features(
-    sample_dir, weights, tmp_path, capsys, small_is_expected, no_files, value
+    sample_dir, weights, tmp_path, capsys, no_files, value
 ):
     biases = weights["vgg_16/fc7/biases"].copy()
     biases[0] = value

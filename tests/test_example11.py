@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from programs import ROOT, error_of, final_state, run, start, without_pictures
 
-from datasets import cats_dogs, drawings
+from datasets import cats_dogs, drawings, pretrained
 from datasets.squares import read_photographs
 from examples import example11_vgg16_cats_dogs as example11
 from examples.helpers.report import tf
@@ -52,8 +52,8 @@ def photographs(sample_dir):
 
 @pytest.fixture(scope="module")
 def weights(sample_dir):
-    path, _ = example11.find_vgg16(None, "sample", sample_dir)
-    return vgg16_files.read(path, CONFIG)
+    more = "sample", sample_dir, sample_vgg16.checkpoint
+    return vgg16_files.read(pretrained.find_vgg16("full", *more), CONFIG)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_grad_cam_is_what_the_paper_defines(network, photographs):
     np.testing.assert_allclose(probabilities, tf.nn.softmax(logits), atol=1e-5)
 
     def logits_of(conv5):
-        features = network.hidden(vgg16.pool(tf.constant(conv5)))
+        features = network.hidden(pool4, tf.constant(conv5))
         return network.dense("fc8", features).numpy()
 
     chosen, step = logits.argmax(axis=1), 1e-3

@@ -172,14 +172,14 @@ def test_bfloat16_is_close_and_its_top_layer_float32(weights, images):
 
 
 def test_what_names_features_depends_on_all_below_the_top_layer(weights):
-    source = vgg16.feature_source(weights, tf.float32)
+    source = vgg16.feature_source(weights, SMALL, tf.float32)
     other = {name: weights[name] for name in reversed(weights)}
     other["vgg_16/fc8/biases"] = weights["vgg_16/fc8/biases"] + 1
-    assert vgg16.feature_source(other, tf.float32) == source
+    assert vgg16.feature_source(other, SMALL, tf.float32) == source
     changed = {**weights, BIASES: weights[BIASES] + np.float32(1e-6)}
     renamed = {name.replace("fc6", "fc9"): array for name, array in weights.items()}
     for weights, dtype in ((changed, tf.float32), (renamed, tf.float32), (other, tf.bfloat16)):
-        assert vgg16.feature_source(weights, dtype) != source
+        assert vgg16.feature_source(weights, SMALL, dtype) != source
 
 
 # --- Formats --------------------------------------------------------------------------------------
@@ -235,16 +235,6 @@ def test_keras_file_is_for_blue_green_red(tmp_path, weights, images):
 
 
 # --- What can be wrong ----------------------------------------------------------------------------
-
-
-def test_keras_file_without_top_is_refused(tmp_path, weights):
-    path = write(tmp_path, "h5", weights)
-    with h5py.File(path, "r+") as file:
-        for layer in ("fc1", "fc2", "predictions", "flatten"):
-            del file[layer]
-    text = error_of(path)
-    assert str(path) in text
-    assert "notop" in text
 
 
 def test_other_keras_files_are_refused(tmp_path):

@@ -43,8 +43,9 @@ LAYERS = ("pixels", "block 1", "block 2", "block 3", "block 4", "block 5", "fc6"
 def sample_vgg16() -> tuple[dict[str, np.ndarray], vgg16.Config]:
     """Return the weights of the small VGG16, trained first where it is missing, and its sizes."""
     folder = WEIGHTS_DIR / "sample" / "vgg16"
-    path, config = checkpoint(folder, drawings.OTHER_KINDS, drawings.drawn_objects)
-    return vgg16_files.read(path, config), config
+    path = checkpoint(folder, drawings.OTHER_KINDS, drawings.drawn_objects)
+    weights = vgg16_files.read(path)
+    return weights, vgg16.Config.of(weights)
 
 
 def layer_outputs(network: vgg16.VGG16, images: np.ndarray) -> dict[str, np.ndarray]:

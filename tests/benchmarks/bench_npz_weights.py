@@ -31,14 +31,14 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from examples import example13_npz_weights_vgg16 as example13  # noqa: E402
-from models import vgg16  # noqa: E402
+from models import vgg16, vgg16_files  # noqa: E402
 
 CONFIG = vgg16.Config()
 CHECKPOINT, NPZ, HALF, KERAS = "vgg_16.ckpt", "vgg_16.npz", "float16.npz", "vgg_16.weights.h5"
 
 
 def convert_checkpoint(folder: Path) -> Path:
-    return example13.write_npz(folder / NPZ, example13.read_checkpoint(folder / CHECKPOINT))
+    return example13.write_npz(folder / NPZ, vgg16_files.each_array(folder / CHECKPOINT))
 
 
 def write_checkpoint(folder: Path) -> Path:
