@@ -22,6 +22,7 @@ from examples.helpers import cli, device  # isort: skip  # before TensorFlow
 import tensorflow as tf
 
 A, B = 3.0, 4.0
+FLOAT32 = cli.number(float, -3.4e38, 3.4e38)  # what such a number can be
 
 # %% Tensors
 # A tensor is an array of numbers that are all of one kind, its dtype. Its shape has
@@ -29,14 +30,6 @@ A, B = 3.0, 4.0
 # thousand pictures of 28 rows and 28 columns. We use float32, as networks do: 4 bytes,
 # 7 digits, up to 3.4e38. A Python number without a point would become int32, and
 # nothing can be learned by gradients in whole numbers.
-
-
-def number(text: str) -> float:
-    """Parse a finite number that float32 can hold, for argparse."""
-    value = float(text)
-    if not abs(value) <= float(tf.float32.max):  # also refuses nan
-        raise argparse.ArgumentTypeError(f"{text} is not from -3.4e38 to 3.4e38")
-    return value
 
 
 def describe(name: str, tensor: tf.Tensor) -> None:
@@ -102,9 +95,8 @@ def main(argv: list[str] | None = None) -> dict:
     """Add two numbers in three ways, print what happens, and return what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name, value in (("a", A), ("b", B)):
-        parser.add_argument(
-            name, type=number, nargs="?", default=value, help="default %(default)s"
-        )
+        given = {"default": value, "help": "default %(default)s"}
+        parser.add_argument(name, type=FLOAT32, nargs="?", **given)
     words = sys.argv[1:] if argv is None else argv
     if not {"-h", "--help"} & set(words):
         words = ["--", *words]  # -1e5 is a number, not a flag

@@ -209,7 +209,7 @@ def train(run: Run, network, optimizer, data: mnist.Dataset, count: int, args) -
             seed = tf.constant([args.seed, run.step])
             run.record(train_step(images, labels, rate, seed))
         logits = predict(network.infer, data.validation_images)
-        run.validate(scores(logits, data.validation_labels))
+        run.validate(scores(logits, data.validation_labels, LABEL_SMOOTHING))
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -34,6 +34,7 @@ from datasets import cifar10, drawings, pictures, pretrained
 from datasets.dataset import Dataset
 from models import sample_vgg16, vgg16, vgg16_files
 from models.feature_cache import cached_features
+from models.top_layer import train_top
 from models.training import accuracy, count_parameters
 
 NAME = Path(__file__).stem
@@ -44,8 +45,6 @@ BATCH = 25  # images that go through VGG16 at once: more are no faster on a CPU
 EPOCHS = 30  # of the top layer, as all that follows
 BATCH_SIZE = 128
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1e-2
-DROPOUT = 0.5  # share of fc7's outputs left out, as when VGG16 itself was trained
 
 # %% 1. Download the checkpoint and extract it
 # vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016.
@@ -135,7 +134,8 @@ def compiled(function, image_size: int):
 
 # %% The top layer
 # It is a softmax regression, $\mathrm{softmax}(xW + b)$: in Keras a dense layer, whose
-# training is called `fit` (example 04). Three things help it on few images:
+# training is called `fit` (example 04). It is in models/top_layer.py, where all of this
+# stands in 20 lines. Three things help it on few images:
 #
 # * Some features are a hundred times as large as others. Each is brought to mean 0 and
 #   variance 1, so that one learning rate is right for all. In the end the scaling moves
@@ -146,42 +146,7 @@ def compiled(function, image_size: int):
 #   https://arxiv.org/abs/1711.05101).
 #
 # Of all epochs, the one with the lowest validation loss is kept.
-
-
-def train_top(train, validation, classes, epochs, batch_size, learning_rate, seed):
-    """Train a top layer on features, float (N, F), with labels, int32 (N,).
-
-    Returns its kernel (F, classes) and bias (classes,), and loss and accuracy by epoch.
-    """
-    tf.keras.utils.set_random_seed(seed)
-    mean = train[0].mean(axis=0, dtype=np.float64).astype(np.float32)
-    deviation = train[0].std(axis=0, dtype=np.float32) + 1e-6
-    dense = tf.keras.layers.Dense(classes, kernel_initializer="zeros")
-    top = tf.keras.Sequential([tf.keras.layers.Dropout(DROPOUT), dense])
-    top.compile(
-        tf.keras.optimizers.AdamW(learning_rate, weight_decay=WEIGHT_DECAY),
-        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    best = tf.keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True)
-    bar = tqdm(desc="   training the top layer", total=epochs, leave=False)
-    update = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
-    history = top.fit(
-        (train[0] - mean) / deviation,
-        train[1],
-        batch_size,
-        epochs,
-        verbose=0,
-        callbacks=[best, update],
-        validation_data=((validation[0] - mean) / deviation, validation[1]),
-    ).history
-    bar.close()
-    kernel, bias = dense.get_weights()
-    kernel /= deviation[:, None]  # so that it takes features as they are
-    history = {key.replace("val_", "validation_"): history[key] for key in history}
-    return kernel, bias - mean @ kernel, history
-
-
+#
 # %% VGG16_10
 # With the new top layer the network is whole again, from an image to ten logits. Tested
 # from end to end, it is as good as the top layer alone on what is stored.

@@ -1,11 +1,8 @@
-"""A new top layer for a network whose other layers stay as they are.
-
-Example 07 writes it out and explains it; the examples after it take it from here.
-"""
+"""A new top layer for a network whose other layers stay as they are; example 07 explains it."""
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.keras import TqdmCallback
 
 WEIGHT_DECAY = 1e-2
 DROPOUT = 0.5  # share of the features left out in a step, as when VGG16 itself was trained
@@ -46,18 +43,16 @@ def train_top(
         metrics=["accuracy"],
     )
     best = tf.keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True)
-    bar = tqdm(desc="   training the top layer", total=epochs, leave=False)
-    update = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
+    bar = TqdmCallback(verbose=0, desc="   top layer", leave=False)
     history = top.fit(
         (train[0] - mean) / deviation,
         train[1],
         batch_size,
         epochs,
         verbose=0,
-        callbacks=[best, update],
+        callbacks=[best, bar],
         validation_data=((validation[0] - mean) / deviation, validation[1]),
     ).history
-    bar.close()
     kernel, bias = dense.get_weights()
     kernel /= deviation[:, None]  # so that it takes features as they are
     history = {key.replace("val_", "validation_"): history[key] for key in history}
