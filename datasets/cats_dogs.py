@@ -77,6 +77,11 @@ class Photographs:
     left_out: dict[str, str]  # why a file is not among them, by its name
     report: Path  # the file that lists what is left out
 
+    def summary(self, train: int) -> str:
+        """Describe the data in one line, of which so many photographs are used to train on."""
+        counts = f"{train:,} training, {len(self.validation):,} validation, {len(self.test):,} test"
+        return f"{self.name}: {counts}; {len(self.left_out):,} files left out ({self.report})"
+
     def read(self, photograph: Photograph) -> bytes:
         """Return the JPEG file as it is in the archive; DataError if that is no longer there."""
         try:
@@ -104,8 +109,7 @@ def load(
     """Find the photographs of cats and dogs, or with "sample" drawn faces, which need no network.
 
     With "full" they are in data_dir/cats_dogs: in train.zip, if the user has put it there, with any
-    number of photographs; else in kagglecatsanddogs_5340.zip, which is verified, and downloaded if
-    it is missing (825 MB); with `small`, in cats_and_dogs_filtered.zip (3,000 in 69 MB).
+    number of photographs; else in Microsoft's archive (825 MB), or the subset if `small` (69 MB).
 
     The number in a photograph's name alone decides which part it belongs to: with last digit 4
     or 9 it is for the test, and one in `validation_share` of the others for validation. So a
@@ -113,13 +117,10 @@ def load(
 
     Raises:
         DataError: the archive is damaged or wrong, or cannot be fetched or read.
-        ValueError: `data` is neither "full" nor "sample".
     """
     path = data_dir / "cats_dogs" / "train.zip"
     if data == "sample":
         path = sample.make_cats_dogs(data_dir) / "train.zip"
-    elif data != "full":
-        raise ValueError(f'data must be "full" or "sample", not {data!r}')
     elif not os.path.exists(path):
         path = download(_SMALL if small else _MICROSOFT, data_dir)
     report = path.with_name(f"{path.name}.report.json")

@@ -69,16 +69,13 @@ def load(
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched, read or written.
-        ValueError: `data` is neither "full" nor "sample".
     """
     if data == "sample":
         name, class_names = sample.CIFAR10_NAME, drawings.CIFAR10_KINDS
         folder, records = sample.make_cifar10(data_dir), sample.CIFAR10_RECORDS
-    elif data == "full":
+    else:
         name, class_names = "CIFAR-10", CLASS_NAMES
         folder, records = _find(data_dir), RECORDS
-    else:
-        raise ValueError(f'data must be "full" or "sample", not {data!r}')
     images, labels = _read_batches(folder, records)
     end = 5 * records
     training, test = (images[:end], labels[:end]), (images[end:], labels[end:])

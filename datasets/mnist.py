@@ -50,17 +50,14 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dat
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched, read or written.
-        ValueError: `data` is neither "full" nor "sample".
     """
     if data == "sample":
         name, folder = sample.MNIST_NAME, sample.make_mnist(data_dir)
         paths = [folder / Path(remote.path).name for remote in _FILES]
         train, validation, test = sample.MNIST_TRAIN, sample.MNIST_VALIDATION, sample.MNIST_TEST
-    elif data == "full":
+    else:
         name, paths = "MNIST", [_place(remote, data_dir) for remote in _FILES]
         train, validation, test = 55_000, 5_000, 10_000
-    else:
-        raise ValueError(f'data must be "full" or "sample", not {data!r}')
     training = _read_pair(paths[0], paths[1], train + validation)
     testing = _read_pair(paths[2], paths[3], test)
     return Dataset.split(name, training, testing, validation, CLASS_NAMES)

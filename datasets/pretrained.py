@@ -6,7 +6,6 @@ file has the thirteen convolutions alone, without the dense layers.
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from datasets.download import DataError, RemoteFile, download
 from datasets.drawings import OTHER_KINDS, drawn_objects
 from datasets.files import extract
 
-ARCHIVE = "vgg_16_2016_08_28.tar.gz"
-CHECKPOINT = "vgg_16.ckpt"
+CHECKPOINT, ARCHIVE = "vgg_16.ckpt", "vgg_16_2016_08_28.tar.gz"
 CLASS_INDEX = "imagenet_class_index.json"
 BLOCKS = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _GOOGLE = "https://storage.googleapis.com/download.tensorflow.org"
@@ -40,64 +38,34 @@ IMAGENET_CLASS_INDEX = RemoteFile(
 )
 
 
-def vgg16_checkpoint(data_dir: Path) -> Path:
-    """Return data_dir/vgg16/vgg_16.ckpt, downloaded (513 MB) and extracted where it is missing.
+def find_vgg16(weights: str, data: str, data_dir: Path, make_sample: Callable[..., Path]) -> Path:
+    """Return the file of weights that is asked for, downloaded first where it is missing.
+
+    `weights` is "full", the published VGG16 (513 MB), or with sample data what `make_sample`, that
+    is models.sample_vgg16.checkpoint, makes; "blocks", the published convolutions alone (59 MB; a
+    file of that name is taken as it is: copies with other notes beside the same arrays go round);
+    else the path of a file.
 
     Raises:
         DataError: it cannot be had.
     """
-    checkpoint = data_dir / "vgg16" / CHECKPOINT
-    if not checkpoint.is_file():
-        archive = download(VGG16_ARCHIVE, data_dir)
-        extract(archive, archive.parent, [CHECKPOINT], _MAX_BYTES)
-    return checkpoint
-
-
-def vgg16_blocks(data_dir: Path) -> Path:
-    """Return data_dir/vgg16/vgg16_weights_..._notop.h5, downloaded (59 MB) where it is missing.
-
-    A file that is there is not compared with the published one: the arrays in it are checked when
-    they are read, and copies with other notes beside the same arrays go round.
-
-    Raises:
-        DataError: it cannot be had.
-    """
-    path = data_dir / VGG16_BLOCKS.path
-    return path if os.path.isfile(path) else download(VGG16_BLOCKS, data_dir)
-
-
-def find_vgg16(
-    weights: str,
-    data: str,
-    data_dir: Path,
-    make_sample: Callable[..., Path],
-) -> Path:
-    """Return the file of weights that is asked for.
-
-    Args:
-        weights: "full": the published VGG16, or with sample data the sample one; "blocks": the
-            published convolutions alone; else the path of a file.
-        data: "full" or "sample".
-        data_dir: the data folder.
-        make_sample: `models.sample_vgg16.checkpoint`.
-
-    Raises:
-        DataError: the file cannot be had.
-    """
-    if weights == "blocks":
-        return vgg16_blocks(data_dir)
-    if weights != "full":
+    if weights not in ("full", "blocks"):
         return Path(weights)
-    if data == "sample":
+    if weights == "full" and data == "sample":
         return make_sample(data_dir / "sample" / "vgg16", OTHER_KINDS, drawn_objects)
-    return vgg16_checkpoint(data_dir)
+    path = data_dir / (VGG16_BLOCKS.path if weights == "blocks" else f"vgg16/{CHECKPOINT}")
+    if path.is_file():
+        return path
+    if weights == "blocks":
+        return download(VGG16_BLOCKS, data_dir)
+    extract(download(VGG16_ARCHIVE, data_dir), path.parent, [CHECKPOINT], _MAX_BYTES)
+    return path
 
 
 def class_names(classes: int, data_dir: Path) -> tuple[str, ...]:
-    """Name the classes of the sample VGG16, or the thousand of the published one.
+    """Name the classes of the sample VGG16, or the thousand of the published one, from a download.
 
-    The latter are downloaded (35 kB) once. If they cannot be had, that is said, and they are
-    called "class 0" and so on.
+    If they cannot be had, that is said, and they are called "class 0" and so on.
     """
     if classes == len(OTHER_KINDS):
         return OTHER_KINDS

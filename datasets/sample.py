@@ -1,8 +1,7 @@
 """Sample data: small data sets made on the spot, for working without the network.
 
-They are written in the very file formats of the real data sets, so that the same parsers read them,
-and are called sample data wherever they show. Each is made once, in a folder that is named after
-the edition of the code that makes it. Every function raises DataError where it cannot be written.
+They are in the file formats of the real data sets, and called sample data wherever they show. Each
+is made once, in a folder named after the code that makes it; DataError: it cannot be written.
 """
 
 import gzip

@@ -27,12 +27,10 @@ def read_photographs(data: Photographs, chosen: Sequence[Photograph], size: int)
 
 
 def read_pictures(path: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Read the user's own pictures, those of a folder one after another, or a single one.
+    """Yield the user's own pictures, np.uint8 (size, size, 3), those of a folder or a single one.
 
-    In a folder, "2" comes before "10"; what cannot be read is named and left out.
-
-    Yields:
-        The name of the file without its ending, and the picture, np.uint8 (size, size, 3).
+    Before each comes the name of its file without the ending. In a folder, "2" comes before "10";
+    what cannot be read is named and left out.
 
     Raises:
         DataError: there is no such path, or no picture that can be read.

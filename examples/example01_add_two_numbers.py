@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `examples` is ours
 from examples.helpers import cli, device  # isort: skip  # before TensorFlow
-
 import tensorflow as tf
 
 A, B = 3.0, 4.0

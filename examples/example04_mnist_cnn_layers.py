@@ -6,7 +6,6 @@ happens in between; and one file in which the trained model is kept.
 
     python examples/example04_mnist_cnn_layers.py                 # downloads 12 MB once
     python examples/example04_mnist_cnn_layers.py --data sample   # offline, on drawings
-    python examples/example04_mnist_cnn_layers.py --epochs 1 --train-images 40000
     python examples/example04_mnist_cnn_layers.py --image 7.png   # what digit is this?
 
 The network is of LeNet's kind (Y. LeCun et al. 1998, doi:10.1109/5.726791); images are
@@ -21,7 +20,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
 from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
-
 import numpy as np
 import tensorflow as tf
 

@@ -6,7 +6,6 @@ lines of arithmetic. It is the same network; the same weights give the same logi
 
     python examples/example05_mnist_cnn_nn.py                  # downloads 12 MB once
     python examples/example05_mnist_cnn_nn.py --data sample    # offline, on drawings
-    python examples/example05_mnist_cnn_nn.py --epochs 1 --train-images 40000
     python examples/example05_mnist_cnn_nn.py --image seven.png   # what digit is this?
 
 docs/results.md has the measured results. Before this one: example 04, which has the
@@ -19,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
 from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
-
 import numpy as np
 import tensorflow as tf
 

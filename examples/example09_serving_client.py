@@ -22,7 +22,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
 from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
-
 import grpc
 import numpy as np
 import requests

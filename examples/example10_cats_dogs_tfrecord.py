@@ -104,12 +104,9 @@ def make_shards(data: cats_dogs.Photographs, part: str, chosen, folder: Path):
 
 def make_all_shards(data: cats_dogs.Photographs, count: int, folder: Path):
     """Return the shards of `count` training images, of validation and of the test."""
-    parts = [data.train[:count], data.validation, data.test]
-    named = list(zip(("train", "validation", "test"), parts, strict=True))
-    counts = ", ".join(f"{len(part):,} {name}" for name, part in named)
-    left_out = f"{len(data.left_out):,} files left out ({cli.shown(data.report)})"
-    print(f"{data.name}: {counts}; {left_out}")
-    return [make_shards(data, *part, folder) for part in named]
+    parts = {"train": data.train[:count], "validation": data.validation}
+    parts |= {"test": data.test}
+    return [make_shards(data, name, part, folder) for name, part in parts.items()]
 
 
 # %% Pipeline
@@ -255,6 +252,7 @@ def main(argv: list[str] | None = None) -> dict:
     dtype, folder = device.start(args.precision), args.models_dir / NAME
     data = cats_dogs.load(args.data, args.data_dir, args.small, VALIDATION_SHARE)
     count = len(data.train[: args.train_images])
+    print(data.summary(count))
     shards, validation, test = make_all_shards(data, count, folder / "shards")
     network = make_network(whole(read_all(shards[:1])[0], SIZE), dtype, args.seed)
     training, steps = airbench.Training(network), count // args.batch_size

@@ -54,10 +54,9 @@ def choose(data: cats_dogs.Photographs, count: int, tested: int) -> tuple:
     """Return photographs to train on, to choose by and to test on, and their labels."""
     parts = data.train[:count], data.validation[:tested], data.test[:tested]
     labels = [np.array([p.label for p in part], np.int32) for part in parts]
+    print(data.summary(len(parts[0])))
     counts = {"train_images": len(parts[0]), "test_images": len(parts[2])}
-    counts |= {"data": data.name, "left_out": len(data.left_out)}
-    print(counts)
-    return parts, labels, counts
+    return parts, labels, counts | {"data": data.name, "left_out": len(data.left_out)}
 
 
 # %% Model
