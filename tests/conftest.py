@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `examples` and so on are ours
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `examples` and so on are ours
+sys.path += [str(ROOT / place) for place in ("docs", "docs/_ext", "tests/benchmarks")]
 pytest.register_assert_rewrite("programs", "browser")  # so that its assertions say what was found
 
 # A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there

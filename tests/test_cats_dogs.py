@@ -7,20 +7,16 @@ import concurrent.futures
 import io
 import json
 import os
-import sys
 import zipfile
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import cats_dogs, drawings  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import cats_dogs, drawings
+from datasets.download import DataError
 
 DOWNLOADS = ROOT / "datasets" / "downloads"
 LAYOUTS = {  # by archive

@@ -6,18 +6,15 @@ damaged file is named in one line, and which of several files in the data folder
 import dataclasses
 import hashlib
 import pickle
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import cifar10, drawings, sample  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import cifar10, drawings, sample
+from datasets.download import DataError
 
 RECORDS = 20  # images in a file of these tests
 BINARY = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]

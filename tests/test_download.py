@@ -20,14 +20,12 @@ from pathlib import Path
 
 import misbehaving_server as does
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import download as module  # noqa: E402
-from datasets import files as files_module  # noqa: E402
-from datasets.download import DataError, RemoteFile, download, verify  # noqa: E402
-from datasets.files import extract, fill  # noqa: E402
+from datasets import download as module
+from datasets import files as files_module
+from datasets.download import DataError, RemoteFile, download, verify
+from datasets.files import extract, fill
 
 CONTENT, OTHER = (random.Random(seed).randbytes(300_000) for seed in (0, 1))
 SIZE, SHA256, MD5 = 300_000, hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()

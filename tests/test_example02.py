@@ -1,5 +1,5 @@
-"""Checks example 02: its event files hold what each panel is about, and are TFRecord as described;
-TensorBoard has every plugin active, and a browser (slow; Chromium or Chrome) shows every panel;
+"""Checks example 02: its event files hold what each panel is about; TensorBoard has every plugin
+active, and a browser (slow; Chromium or Chrome) shows every panel;
 --serve; and what is said when something is wrong. SCREENSHOTS=FOLDER keeps pictures of the panels.
 """
 
@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -215,32 +214,6 @@ def test_profile_has_the_steps_and_their_operations(log):
     content = path.read_bytes()
     for name in (b"step_num", b"MatMul", b"hidden1", b"Iterator"):
         assert name in content, name
-
-
-def masked_crc(content):
-    """Compute CRC-32C bit by bit, and mask it, as the example describes it."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def test_event_files_are_tfrecord_as_it_is_described(log):
-    (path,) = (log / "input").glob("events.out.tfevents.*")
-    content, events = path.read_bytes(), []
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        record, content = content[: length + 16], content[length + 16 :]
-        if length < 1000:  # the sum takes a while here
-            assert struct.unpack("<I", record[8:12]) == (masked_crc(record[:8]),)
-            assert struct.unpack("<I", record[-4:]) == (masked_crc(record[12:-4]),)
-        events.append(tf.compat.v1.Event.FromString(record[12:-4]))
-    assert events[0].file_version == "brain.Event:2"
-    tags = [value.tag for event in events for value in event.summary.value]
-    assert tags == ["labelled", "chirp/clean", "chirp/with_noise", "configuration"]
 
 
 # --- What TensorBoard and a browser show ----------------------------------------------------------

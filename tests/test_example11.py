@@ -7,12 +7,19 @@ pictures.
 import csv
 import json
 import re
-import textwrap
 
 import numpy as np
 import pytest
 from PIL import Image
-from programs import ROOT, error_of, final_state, run, start, without_pictures
+from programs import (
+    check_ctrl_c,
+    check_stopped,
+    error_of,
+    final_state,
+    run,
+    start_to_be_killed,
+    without_pictures,
+)
 
 from datasets import cats_dogs, drawings
 from datasets.squares import read_photographs
@@ -151,45 +158,21 @@ def test_grad_cam_is_what_the_paper_defines(network, photographs):
 
 # --- Stopped in stage 2, and continued ------------------------------------------------------------
 
-BREAK = """
-    import os, signal, sys
-    sys.path.insert(0, sys.argv[1])
-    from examples import example11_vgg16_cats_dogs as example11
 
-    number, when = getattr(signal, sys.argv[2]), int(sys.argv[3])
-    sys.argv[1:] = sys.argv[4:]
-
-    class BreakingRun(example11.Run):
-        def record(self, values):
-            super().record(values)
-            if self.step + 1 == when:  # this step is not counted yet
-                os.kill(os.getpid(), number)
-
-    example11.Run = BreakingRun
-    example11.cli.run(example11.main)
-"""
-
-
-def test_a_run_that_was_stopped_ends_with_the_same_weights(finished, folder, sample_dir, tmp_path):
-    metrics, _ = finished
-    state, *rest = final_state(folder.parent)
-    processes = {}
-    for name, when in (("SIGINT", STEPS + 2), ("SIGKILL", 2 * STEPS + 1)):
-        script = ["-c", textwrap.dedent(BREAK), ROOT, name, when]
-        processes[name] = start(*script, *tiny(sample_dir, tmp_path / name, "--fine-tune"))
-    for name, process in processes.items():
-        output, errors = process.communicate(timeout=300)
-        assert process.returncode == {"SIGINT": 130, "SIGKILL": -9}[name], errors
-        assert "Traceback" not in errors
-        assert f"epoch  {1 if name == 'SIGINT' else 2}: " in output
-        tf.random.set_seed(7)  # whatever another example has left behind
-        argv = tiny(sample_dir, tmp_path / name, "--fine-tune")
-        continued = without_pictures(example11.main, *argv)
-        found, *others = final_state(tmp_path / name)
-        assert found.keys() == state.keys()
-        assert [key for key in state if found[key] != state[key]] == []
-        assert others == rest
-        assert continued["test_accuracy"] == metrics["test_accuracy"]
+def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
+    finished, folder, sample_dir, tmp_path, capsys
+):
+    """By Ctrl-C in the second epoch of stage 2, and then by a kill in the third."""
+    argv = tiny(sample_dir, tmp_path, "--fine-tune")
+    check_ctrl_c(STEPS + 2, example11.main, capsys, *argv)
+    check_stopped(start_to_be_killed(example11, "in step", STEPS - 1, *argv))
+    tf.random.set_seed(7)  # whatever another example has left behind
+    continued = without_pictures(example11.main, *argv)
+    (found, *others), (state, *rest) = final_state(tmp_path), final_state(folder.parent)
+    assert found.keys() == state.keys()
+    assert [key for key in state if found[key] != state[key]] == []
+    assert others == rest
+    assert continued["test_accuracy"] == finished[0]["test_accuracy"]
 
 
 # --- Pictures of one's own ------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import sys
 import pytest
 from programs import ROOT, run, status
 
+from examples.helpers import report
+
 EXAMPLES = sorted((ROOT / "examples").glob("example[0-9][0-9]_*.py"))
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
@@ -123,11 +125,11 @@ SHORT = {
     "03": ("--epochs 4", 0.8),
     "04": ("--epochs 2", 0.6),
     "05": ("--epochs 2", 0.6),
-    "06": ("--epochs 3 --train-images 2000 --batch-size 50", 0.3),
+    "06": ("--epochs 3 --train-images 1000 --batch-size 25", 0.3),
     "07": ("--epochs 5 --train-images 600 --test-images 200 --no-baseline", 0.6),
-    "10": ("--epochs 3", 0.6),
+    "10": ("--epochs 3 --train-images 200 --batch-size 25", 0.6),
     "11": ("--epochs 5", 0.8),
-    "14": ("--epochs 2 --train-images 2000", 0.3),
+    "14": ("--epochs 3 --train-images 1000 --batch-size 50 --channels 16 32 64", 0.3),
 }
 METRICS = {
     *("test_accuracy", "train_seconds", "total_seconds", "images_per_second", "parameters"),
@@ -138,7 +140,10 @@ each_that_trains = pytest.mark.parametrize("number", SHORT)
 
 @pytest.fixture(scope="module")
 def runs(sample_dir, tmp_path_factory):
-    """Run each example twice when it is first asked for, the second time for a perfect accuracy."""
+    """Run each example when it is first asked for, and again for an accuracy above 1.
+
+    Example 02, which trains anew in every run, is asked for that at once.
+    """
     done = {}
 
     def both(number, capsys):
@@ -148,10 +153,14 @@ def runs(sample_dir, tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"models{number}")
             argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", folder]
             argv += SHORT[number][0].split()
-            first, output = run(main, *argv)
-            code, errors = status(main, capsys, *argv, "--min-accuracy", "1.01")
+            first, output = run(main, *argv) if number != "02" else (None, "")
+            with pytest.MonkeyPatch.context() as patch:
+                if first:  # pictures take longer than the rest
+                    patch.setattr(report, "save_figure", lambda figure, path: path)
+                argv += ["--min-accuracy", "1.01"]
+                (code, errors), more = run(lambda argv: status(main, capsys, *argv), *argv)
             second = json.loads((folder / path.stem / "metrics.json").read_text())
-            done[number] = folder / path.stem, first, output, code, errors, second
+            done[number] = folder / path.stem, first or second, output or more, code, errors, second
         return done[number]
 
     return both
@@ -183,9 +192,8 @@ def test_a_second_run_continues_and_an_accuracy_can_be_asked_for(number, runs, c
     assert code == 1
     assert len(errors) == 1
     assert errors[0].endswith("is below --min-accuracy 1.01")
-    if number != "02":  # which trains anew; the others have nothing left to train
-        assert second["test_accuracy"] == first["test_accuracy"]
-        assert second.get("history") == first.get("history")
+    assert second["test_accuracy"] == first["test_accuracy"]  # nothing was left to train
+    assert second.get("history") == first.get("history")
 
 
 @pytest.mark.parametrize("number", [*SHORT, "08", "12", "13"])

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from models import WeightsError, feature_cache
 
-from models import WeightsError, feature_cache  # noqa: E402
-
+TESTS = Path(__file__).resolve().parent
 SOURCE = {"weights_sha256": "ab12", "arithmetic": "float32"}
 
 
@@ -160,7 +158,7 @@ def test_features_that_float16_cannot_hold(tmp_path, images, value):
 PROGRAM = f"""
 import sys, time
 from pathlib import Path
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = {[str(TESTS.parent), str(TESTS)]!r}
 import numpy as np
 import test_feature_cache as test
 

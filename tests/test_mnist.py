@@ -6,20 +6,16 @@ used, that one's own picture is read whatever its format, and comes out in MNIST
 import gzip
 import shutil
 import struct
-import sys
 import tracemalloc
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import mnist, pictures, sample  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import mnist, pictures, sample
+from datasets.download import DataError
 
 FILES = [f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")]
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = FILES

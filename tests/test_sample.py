@@ -3,16 +3,13 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import cifar10, drawings, mnist, sample  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import cifar10, drawings, mnist, sample
+from datasets.download import DataError
 
 MAKERS = [sample.make_mnist, sample.make_cifar10, sample.make_cats_dogs]
 

@@ -4,7 +4,6 @@ is one line that names it.
 """
 
 import shutil
-import sys
 from pathlib import Path
 
 import h5py
@@ -12,10 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from models import WeightsError, vgg16, vgg16_files  # noqa: E402
+from models import WeightsError, vgg16, vgg16_files
 
 # 64 pixels: fc6 sees 2 x 2 positions, so that their order matters.
 SMALL = vgg16.Config(classes=7, width=2, dense=8, image_size=64)
