@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from examples.helpers import cli, report
 from examples.helpers.run import Run
@@ -28,6 +29,45 @@ def figures(name):
     if str(ROOT / "docs" / "figures") not in sys.path:
         sys.path.append(str(ROOT / "docs" / "figures"))
     return importlib.import_module(name)
+
+
+def arguments(data_dir, models_dir, *more):
+    """Return the flags for a run on sample data, and more of them."""
+    return ["--data", "sample", "--data-dir", data_dir, "--models-dir", models_dir, *more]
+
+
+def wait_for(condition, what="it", seconds=60):
+    """Ask until the answer is true, and return it; `what`, or what() says, was waited for."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited for {what() if callable(what) else what} in vain"
+        time.sleep(0.01)
+    return found
+
+
+def png(pixels, form="PNG"):
+    """Pack pixels (height, width) or (height, width, 3), uint8, as a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def one_line_of(kind, call, *args):
+    """Return the text of the error of this kind that a call must raise; it must be one line."""
+    with pytest.raises(kind) as error:
+        call(*args)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+class Trap:
+    """An object whose unpickling leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 # --- Within the test's process --------------------------------------------------------------------
@@ -82,11 +122,16 @@ def start(*arguments, env=None):
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
-def stop_when(process, condition, number):
-    """Send an example a signal once a condition holds, and check that it ends as it should."""
+def wait_while_running(process, condition):
+    """Wait until a condition holds, before the process ends."""
     while not condition():
         assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
+        time.sleep(0.001)
+
+
+def stop_when(process, condition, number):
+    """Send an example a signal once a condition holds, and check that it ends as it should."""
+    wait_while_running(process, condition)
     process.send_signal(number)
     check_stopped(process, number)
 
@@ -181,14 +226,10 @@ cli.run(importlib.import_module(example).main)
 
 
 def start_to_be_killed(example, moment, when, *arguments, before=""):
-    """Start an example in a process of its own that is killed at a chosen moment.
+    """Start an example, a module, in a process of its own that is killed at a chosen moment.
 
-    Args:
-        example: its module.
-        moment: "in step" or "while saving".
-        when: the number of the step, over all runs of the process, or of the checkpoint, from 1.
-        arguments: of the example.
-        before: code that is run first, for instance to make the example smaller.
+    That is "in step" or "while saving"; `when` is the number of the step, over all runs of the
+    process, or of the checkpoint, from 1. `before` is code to run first, to make it smaller.
     """
     script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n{KILL}"
     return start("-c", script, example.__name__, moment, when, *arguments)

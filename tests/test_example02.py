@@ -1,6 +1,6 @@
-"""Checks example 02: its event files hold what each panel is about; TensorBoard has every plugin
-active, and a browser (slow; Chromium or Chrome) shows every panel;
---serve; and what is said when something is wrong. SCREENSHOTS=FOLDER keeps pictures of the panels.
+"""Checks example 02: what its event files hold and, in TensorBoard and a browser (slow), show.
+
+SCREENSHOTS=FOLDER keeps pictures of the panels.
 """
 
 import contextlib
@@ -23,13 +23,12 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from PIL import Image
-from programs import error_of, start
+from programs import arguments, error_of, start, wait_for
 from sklearn import metrics as sklearn_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from datasets import mnist
 from examples import example02_tensorboard as example02
 from examples.example02_tensorboard import tf
 
@@ -39,15 +38,6 @@ SWEEP = [
     for rate, units in itertools.product(example02.SWEEP_RATES, example02.SWEEP_UNITS)
 ]
 HAS_PROFILE_PLUGIN = importlib.util.find_spec("tensorboard_plugin_profile") is not None
-
-
-def arguments(sample_dir, models_dir, *more):
-    return ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir, *more]
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +209,6 @@ def test_profile_has_the_steps_and_their_operations(log):
 # --- What TensorBoard and a browser show ----------------------------------------------------------
 
 
-def wait_for(condition, what, seconds=60):
-    """Ask until the answer is true, and return it; `what()` says what was waited for."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what()}"
-        time.sleep(0.1)
-    return found
-
-
 def get(address):
     with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=60) as response:
         return json.load(response)
@@ -249,7 +230,7 @@ def tensorboard(log, tmp_path_factory):
 
     try:
         found = wait_for(address, lambda: f"TensorBoard: {output.read_text()}")
-        wait_for(lambda: len(get(f"{found}/data/runs")) == 6 + len(SWEEP), lambda: "all runs")
+        wait_for(lambda: len(get(f"{found}/data/runs")) == 6 + len(SWEEP), "all runs")
         yield found
     finally:
         process.terminate()
@@ -326,7 +307,7 @@ def test_serve_shows_a_run_of_its_own_until_ctrl_c(sample_dir, tmp_path):
             output += line
         address = output.partition("TensorBoard is at ")[2].partition("/\n")[0]
         runs = {"input", "train", "validation", "examined", "sweep", "test"}
-        wait_for(lambda: runs <= set(get(f"{address}/data/runs")), lambda: "all runs")
+        wait_for(lambda: runs <= set(get(f"{address}/data/runs")), "all runs")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:

@@ -1,23 +1,13 @@
-"""Checks the parts of example 05: that its network computes what example 04's layers compute and
-trains as they train, and that its operations do what the notes in it say. Whole runs are checked in
-test_mnist_cnns.py.
-"""
+"""Checks the parts of example 05 against example 04; whole runs in test_mnist_cnns.py."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from datasets import mnist
 from examples import example04_mnist_cnn_layers as example04
 from examples import example05_mnist_cnn_nn as example05
 
 tf = example05.tf
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 def twins(monkeypatch):

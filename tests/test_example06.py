@@ -1,6 +1,4 @@
-"""Checks example 06: network, update rule and augmentation against Keras and NumPy; and that a run
-that was stopped at any moment ends with the very same weights as one that was not.
-"""
+"""Checks example 06: network, steps and augmentation against Keras and NumPy; runs that stopped."""
 
 import os
 import shutil
@@ -9,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from programs import (
+    arguments,
     check_ctrl_c,
     check_stopped,
     checkpoint_folder,
@@ -112,15 +111,13 @@ def test_augmentation_makes_every_shift_of_image_and_mirror_image():
     assert found.min() > 40  # 80 of each are expected
 
 
-# --- Stopped in the middle, and continued ---------------------------------------------------------
-
-TINY = "--data sample --train-images 400 --batch-size 50 --epochs 3"
+TINY = "--train-images 400 --batch-size 50 --epochs 3"
 STEPS = 8  # in an epoch
 SMALLER = "from examples import example06_cifar10_cnn_nn as e; e.CHANNELS = (4, 4, 8)"
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY.split(), "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY.split(), *more)
 
 
 @pytest.fixture(scope="module")

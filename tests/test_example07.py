@@ -1,7 +1,4 @@
-"""Checks example 07 on sample data: that VGG16_10 from end to end is what its stored parts give,
-that nothing is computed twice, that the top layer takes features as they are, what is printed when
-something is wrong, and that a run goes on after a kill and after Ctrl-C.
-"""
+"""Checks example 07 on sample data: VGG16_10 and its stored parts, features, errors, stops."""
 
 import itertools
 import json
@@ -15,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from programs import ROOT, error_of, run, start, status, stop_when
+from programs import ROOT, arguments, error_of, run, start, status, stop_when
 from test_vgg16 import weights_with_biases
 
 from datasets import cifar10, drawings, pretrained
@@ -28,10 +25,6 @@ from models import sample_vgg16, top_layer, vgg16, vgg16_files
 SMALL = sample_vgg16.config(len(drawings.OTHER_KINDS))
 # A run that is over in a second where the features are there; all its shards are full.
 BRIEF = ["--no-baseline", "--train-images", "1000", "--test-images", "200", "--epochs", "2"]
-
-
-def arguments(data_dir, models_dir, *more):
-    return ["--data", "sample", "--data-dir", data_dir, "--models-dir", models_dir, *more]
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +66,6 @@ def small_is_expected(monkeypatch):
 def shards(folder):
     """When each shard of features was written."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("**/features/*/*.npy")}
-
-
-# --- The six steps --------------------------------------------------------------------------------
 
 
 def test_transfer_works(finished):
@@ -227,8 +217,7 @@ def test_stopped_twice_while_features_are_computed(
     weights, sample_dir, tmp_path, capsys, no_files, monkeypatch
 ):
     """By a kill, and then by Ctrl-C in the second shard after those that were whole."""
-    flags = ["--no-baseline", "--train-images", "2000", "--test-images", "200", "--epochs", "2"]
-    argv = arguments(sample_dir, tmp_path, *flags)
+    argv = arguments(sample_dir, tmp_path, *BRIEF, "--train-images", "2000")
     process = start(example07.__file__, *argv)
     stop_when(process, lambda: len(shards(tmp_path)) >= 2, signal.SIGKILL)
     killed = shards(tmp_path)

@@ -1,6 +1,4 @@
-"""Checks example 10: shards, whole or not at all; the order of its pipeline; augmentation, against
-OpenCV; the network, against example 14; runs that were stopped, against one that was not.
-"""
+"""Checks example 10: shards, pipeline, augmentation by OpenCV, network by example 14, stops."""
 
 import io
 import os
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 from programs import (
     ROOT,
+    arguments,
     check_ctrl_c,
     check_stopped,
     error_of,
@@ -231,12 +230,12 @@ def test_network_and_steps_are_those_of_example_14(images, monkeypatch):
 
 # --- A run, stopped in the middle and continued ---------------------------------------------------
 
-TINY = "--data sample --train-images 200 --batch-size 25 --epochs 3"
+TINY = "--train-images 200 --batch-size 25 --epochs 3"
 STEPS = 8  # in an epoch
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY.split(), "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY.split(), *more)
 
 
 @pytest.fixture(scope="module")
@@ -298,9 +297,6 @@ e.cli.run(e.main)
     assert len(list(records(shards))) == 200
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # none was made twice
     assert set(map(str, kept)) <= set(shards)
-
-
-# --- What can go wrong ----------------------------------------------------------------------------
 
 
 def test_a_full_disk_while_shards_are_made(sample_dir, tmp_path, capsys, monkeypatch):

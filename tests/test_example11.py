@@ -1,8 +1,4 @@
-"""Checks example 11 on sample data: that what is kept on disk is what the network computes, that
-both stages learn what they should and nothing else, that stage 2 goes on after a stop to the very
-same weights, that Grad-CAM is what its paper defines, and what --image makes of good and bad
-pictures.
-"""
+"""Checks example 11 on sample data: both stages, what is kept on disk, Grad-CAM, stops, --image."""
 
 import csv
 import json
@@ -12,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from programs import (
+    arguments,
     check_ctrl_c,
     check_stopped,
     error_of,
@@ -28,12 +25,12 @@ from examples.helpers.report import tf
 from models import sample_vgg16, vgg16, vgg16_files
 
 CONFIG = sample_vgg16.config(len(drawings.OTHER_KINDS))
-TINY = ["--data", "sample", "--train-images", "120", "--test-images", "60", "--epochs", "8"]
+TINY = ["--train-images", "120", "--test-images", "60", "--epochs", "8"]
 STEPS = 4  # of stage 2 in an epoch
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY, "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY, *more)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +67,6 @@ def network(weights):
     network = vgg16.VGG16(weights, CONFIG, trained=(example11.FINE_TUNED,))
     network.replace_top(rng.normal(0, 0.1, (CONFIG.dense, 2)), rng.normal(size=2))
     return network
-
-
-# --- Both stages ----------------------------------------------------------------------------------
 
 
 def test_it_learns(finished):
@@ -156,9 +150,6 @@ def test_grad_cam_is_what_the_paper_defines(network, photographs):
     np.testing.assert_allclose(maps, expected, atol=0.02)
 
 
-# --- Stopped in stage 2, and continued ------------------------------------------------------------
-
-
 def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
     finished, folder, sample_dir, tmp_path, capsys
 ):
@@ -173,9 +164,6 @@ def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
     assert [key for key in state if found[key] != state[key]] == []
     assert others == rest
     assert continued["test_accuracy"] == finished[0]["test_accuracy"]
-
-
-# --- Pictures of one's own ------------------------------------------------------------------------
 
 
 def answer(models_dir, path, *more):

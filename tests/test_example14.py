@@ -1,12 +1,11 @@
-"""Checks example 14: its network, steps and augmentation against Keras and NumPy; and that a run
-that was stopped ends with the very same weights as one that was not.
-"""
+"""Checks example 14: network, steps and augmentation against Keras and NumPy; runs that stopped."""
 
 import functools
 
 import numpy as np
 import pytest
 from programs import (
+    arguments,
     check_ctrl_c,
     check_stopped,
     final_state,
@@ -33,9 +32,6 @@ def data(sample_dir):
 @pytest.fixture
 def network(data):
     return example14.Network(data.train_images[:300], CHANNELS, tf.float32, seed=3)
-
-
-# --- The network ----------------------------------------------------------------------------------
 
 
 def keras_twin(network):
@@ -216,12 +212,12 @@ def test_six_views_are_the_image_moved_by_a_pixel_and_mirrored(monkeypatch, data
 
 # --- A run, stopped in the middle and continued ---------------------------------------------------
 
-TINY = "--data sample --train-images 400 --batch-size 50 --epochs 5 --channels 4 4 8 --cutout 6"
+TINY = "--train-images 400 --batch-size 50 --epochs 5 --channels 4 4 8 --cutout 6"
 STEPS = 8  # in an epoch
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY.split(), "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY.split(), *more)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,4 @@
-"""What holds for every example: the shape that readers know from the others, and what it does as a
-program: it learns on sample data, a second run continues the first, an accuracy can be asked for,
-what the user can mend is one line, and what it says that it has written is there.
-"""
+"""What holds for every example: its shape, and what it does as a program on sample data."""
 
 import ast
 import importlib
@@ -11,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from programs import ROOT, run, status
+from programs import ROOT, run, status, without_pictures
 
-from examples.helpers import report
+from examples import example10_cats_dogs_tfrecord as example10
 
 EXAMPLES = sorted((ROOT / "examples").glob("example[0-9][0-9]_*.py"))
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -138,6 +135,12 @@ METRICS = {
 each_that_trains = pytest.mark.parametrize("number", SHORT)
 
 
+def example(number):
+    """Return an example's path and its main()."""
+    (path,) = (ROOT / "examples").glob(f"example{number}_*.py")
+    return path, importlib.import_module(f"examples.{path.stem}").main
+
+
 @pytest.fixture(scope="module")
 def runs(sample_dir, tmp_path_factory):
     """Run each example when it is first asked for, and again for an accuracy above 1.
@@ -148,22 +151,22 @@ def runs(sample_dir, tmp_path_factory):
 
     def both(number, capsys):
         if number not in done:
-            (path,) = (ROOT / "examples").glob(f"example{number}_*.py")
-            main = importlib.import_module(f"examples.{path.stem}").main
+            path, main = example(number)
             folder = tmp_path_factory.mktemp(f"models{number}")
             argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", folder]
             argv += SHORT[number][0].split()
             first, output = run(main, *argv) if number != "02" else (None, "")
-            with pytest.MonkeyPatch.context() as patch:
-                if first:  # pictures take longer than the rest
-                    patch.setattr(report, "save_figure", lambda figure, path: path)
-                argv += ["--min-accuracy", "1.01"]
-                (code, errors), more = run(lambda argv: status(main, capsys, *argv), *argv)
+            quick = (lambda argv: without_pictures(main, *argv)) if first else main
+            argv += ["--min-accuracy", "1.01"]
+            (code, errors), more = run(lambda argv: status(quick, capsys, *argv), *argv)
             second = json.loads((folder / path.stem / "metrics.json").read_text())
             done[number] = folder / path.stem, first or second, output or more, code, errors, second
         return done[number]
 
-    return both
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example10, "TIMED", 40)  # and hardly any time for measuring
+        patch.setattr(example10, "TIMED_SECONDS", 0.02)
+        yield both
 
 
 @each_that_trains
@@ -199,8 +202,7 @@ def test_a_second_run_continues_and_an_accuracy_can_be_asked_for(number, runs, c
 @pytest.mark.parametrize("number", [*SHORT, "08", "12", "13"])
 @pytest.mark.parametrize("flag", ["--models-dir", "--data-dir"])
 def test_a_folder_that_is_a_file_is_one_line(number, flag, sample_dir, tmp_path, capsys):
-    (path,) = (ROOT / "examples").glob(f"example{number}_*.py")
-    main = importlib.import_module(f"examples.{path.stem}").main
+    _, main = example(number)
     (tmp_path / "file").write_text("")
     folders = {"--models-dir": tmp_path / "models", "--data-dir": sample_dir}
     folders[flag] = tmp_path / "file"

@@ -1,6 +1,4 @@
-"""Checks models/feature_cache.py: that no feature is computed twice, that none is taken for what it
-is not, and that kills, damaged files and a second process at the same time do no harm.
-"""
+"""Checks models/feature_cache.py: nothing is computed twice or taken for what it is not."""
 
 import signal
 import subprocess
@@ -152,8 +150,6 @@ def test_features_that_float16_cannot_hold(tmp_path, images, value):
         cached(tmp_path, images, extract=extract)
     assert not shards(tmp_path)  # nothing wrong is kept
 
-
-# --- Processes ------------------------------------------------------------------------------------
 
 PROGRAM = f"""
 import sys, time

@@ -1,7 +1,4 @@
-"""Checks whole runs of examples 03, 04 and 05 on sample data: that they learn what they should;
-that a run which is stopped, even killed, ends as one that was not, that a picture of one's own is
-classified with what was trained, and what is said when something is wrong.
-"""
+"""Checks whole runs of examples 03, 04 and 05 on sample data: learning, stops, pictures, errors."""
 
 import functools
 
@@ -9,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from programs import (
+    arguments,
     check_ctrl_c,
     check_stopped,
     error_of,
@@ -32,16 +30,6 @@ def example(request):
     return request.param
 
 
-def arguments(data_dir, models_dir, *more):
-    folders = ["--data-dir", data_dir, "--models-dir", models_dir]
-    return ["--data", "sample", "--precision", "float32", *folders, *more]
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
-
-
 @pytest.fixture(scope="module")
 def runs(sample_dir, tmp_path_factory):
     """Return a function that runs an example with some flags, but no second time."""
@@ -49,7 +37,7 @@ def runs(sample_dir, tmp_path_factory):
     @functools.cache
     def run_once(example, *flags):
         folder = tmp_path_factory.mktemp("models")
-        argv = arguments(sample_dir, folder, *flags)
+        argv = arguments(sample_dir, folder, "--precision", "float32", *flags)
         return folder, *run(lambda argv: without_pictures(example.main, *argv), *argv)
 
     return run_once
@@ -60,9 +48,6 @@ def finished(example, runs):
     """One whole run: its folder of results, metrics and output."""
     folder, *result = runs(example, "--batch-size", 64 if example != example03 else 50)
     return folder / example.NAME, *result
-
-
-# --- A whole run ----------------------------------------------------------------------------------
 
 
 def test_it_learns(example, finished):
@@ -122,7 +107,7 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
     example, not_stopped, sample_dir, tmp_path, capsys
 ):
     """In the second epoch; in example 03, in the last step of its first network."""
-    argv = arguments(sample_dir, tmp_path, *tiny(example))
+    argv = arguments(sample_dir, tmp_path, "--precision", "float32", *tiny(example))
     check_ctrl_c(24 if example is example03 else 14, example.main, capsys, *argv)
     assert not list(tmp_path.glob("*/metrics.json"))
     if example is example03:  # the other network is not begun
@@ -143,7 +128,7 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
     indirect=["example"],
 )
 def test_after_a_kill_it_ends_as_one_that_was_not(example, when, not_stopped, sample_dir, tmp_path):
-    argv = arguments(sample_dir, tmp_path, *tiny(example))
+    argv = arguments(sample_dir, tmp_path, "--precision", "float32", *tiny(example))
     check_stopped(start_to_be_killed(example, "in step", when, *argv))
     assert without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
     assert states(example, tmp_path) == not_stopped[1]

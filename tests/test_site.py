@@ -1,6 +1,4 @@
-"""Checks the site's sources: cells of examples, links between notes and examples, notebooks; and,
-where it has been built (python docs/build.py), its pages: that no link leads nowhere.
-"""
+"""Checks the site: cells, links, notebooks; where it is built (docs/build.py), its pages."""
 
 import json
 import os

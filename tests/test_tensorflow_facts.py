@@ -62,9 +62,6 @@ def test_hdf5_can_take_an_array_from_another_file_and_keras_refuses_it(tmp_path)
         network.load_weights(path)
 
 
-# --- Note 10: batch normalisation while fine-tuning -----------------------------------------------
-
-
 class OwnCall(tf.keras.Model):
     """A new top layer in a `call` method of one's own."""
 
@@ -85,30 +82,25 @@ def not_in_training(base):
     return functional(base, training=False)
 
 
-def freeze_all(base):
-    base.trainable = False
-
-
-def thaw_all(base):
-    base.trainable = True
-
-
 @pytest.mark.parametrize(
-    ("prepare", "new_top", "averages_kept", "weights_kept"),
+    ("trainable", "new_top", "averages_kept", "weights_kept"),
     [
-        (freeze_all, functional, True, True),
-        (thaw_all, functional, False, False),  # the trap
-        (thaw_all, not_in_training, False, False),  # Keras 3 overrules training=False
-        (thaw_all, OwnCall, True, False),
-        (notes.run_listings(10)["thaw"], functional, True, False),  # the note's listing
+        (False, functional, True, True),
+        (True, functional, False, False),  # the trap
+        (True, not_in_training, False, False),  # Keras 3 overrules training=False
+        (True, OwnCall, True, False),
+        ("the note's listing", functional, True, False),
     ],
 )
-def test_batch_normalisation_while_fine_tuning(prepare, new_top, averages_kept, weights_kept):
+def test_batch_normalisation_while_fine_tuning(trainable, new_top, averages_kept, weights_kept):
     tf.keras.utils.set_random_seed(0)
     dense, norm = tf.keras.layers.Dense(4), tf.keras.layers.BatchNormalization()
     base = tf.keras.Sequential([tf.keras.Input([5]), dense, norm])
     network = new_top(base)
-    prepare(base)
+    if trainable == "the note's listing":
+        notes.run_listings(10)["thaw"](base)
+    else:
+        base.trainable = trainable
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(tf.keras.optimizers.SGD(0.1), loss)
     watched = [norm.moving_mean, norm.moving_variance, dense.kernel]
