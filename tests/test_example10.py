@@ -1,6 +1,7 @@
 """Checks example 10: shards, pipeline, augmentation by OpenCV, network by example 14, stops."""
 
 import io
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -271,11 +272,10 @@ def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
 
 def test_stopped_while_shards_are_made(photographs, sample_dir, tmp_path, capsys, monkeypatch):
     """By Ctrl-C in the second of four, and then by a kill."""
-    shrunk = []
+    calls = itertools.count(1)
 
-    def shrink(jpeg, shrink=example10.shrink):
-        shrunk.append(jpeg)
-        if len(shrunk) == 80:
+    def shrink(jpeg, shrink=example10.shrink):  # called by several threads
+        if next(calls) == 80:
             os.kill(os.getpid(), signal.SIGINT)
         return shrink(jpeg)
 
