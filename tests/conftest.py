@@ -7,12 +7,24 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `examples` and so on are ours
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `examples` and so on are ours
+sys.path += [str(ROOT / place) for place in ("docs", "docs/_ext", "tests/benchmarks")]
 pytest.register_assert_rewrite("programs", "browser")  # so that its assertions say what was found
 
 # A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
 # inherits it. The tests are about Ctrl-C as it is in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The files that take longest come first, so that no process works alone in the end; and those that
+# need the sample VGG16 after test_examples.py, which makes it, so that none has to wait for it.
+FIRST = "examples mnist_cnns example10 example08 example02 example06 example14 example07 example11"
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(FIRST.split())}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +46,22 @@ def sample_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def data(sample_dir):
+    """The digits of the sample data; tests of other data have their own."""
+    from datasets import mnist
+
+    return mnist.load("sample", sample_dir)
+
+
+@pytest.fixture(scope="session")
 def exported(sample_dir, tmp_path_factory):
     """What example 08 makes of sample data: the models folder, the metrics and the output."""
-    from programs import run
+    from programs import arguments, run
 
     from examples import example08_serving_export as example08
 
     models_dir = tmp_path_factory.mktemp("models")
-    argv = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir]
-    return models_dir, *run(example08.main, *argv)
+    return models_dir, *run(example08.main, *arguments(sample_dir, models_dir))
 
 
 @pytest.fixture(scope="module")

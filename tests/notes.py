@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import programs
 import tensorflow as tf
 import threadpoolctl
@@ -34,6 +35,11 @@ def run_listings(number):
 def generated(name):
     """Return what a script has written for a note to include, without the line that names it."""
     return (NOTES / "_generated" / f"{name}.md").read_text().partition("-->")[2].strip()
+
+
+def normal(*shape, seed=0):
+    """Return normally distributed numbers, float32."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def rows(table):

@@ -4,8 +4,10 @@ in one of their own, to their end or until a signal stops them; and reading what
 
 import contextlib
 import importlib
+import inspect
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,11 +16,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from examples.helpers import cli, report
+from examples.helpers.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from examples.helpers import cli, report  # noqa: E402
 
 
 def figures(name):
@@ -26,6 +29,45 @@ def figures(name):
     if str(ROOT / "docs" / "figures") not in sys.path:
         sys.path.append(str(ROOT / "docs" / "figures"))
     return importlib.import_module(name)
+
+
+def arguments(data_dir, models_dir, *more):
+    """Return the flags for a run on sample data, and more of them."""
+    return ["--data", "sample", "--data-dir", data_dir, "--models-dir", models_dir, *more]
+
+
+def wait_for(condition, what="it", seconds=60):
+    """Ask until the answer is true, and return it; `what`, or what() says, was waited for."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited for {what() if callable(what) else what} in vain"
+        time.sleep(0.01)
+    return found
+
+
+def png(pixels, form="PNG"):
+    """Pack pixels (height, width) or (height, width, 3), uint8, as a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def one_line_of(kind, call, *args):
+    """Return the text of the error of this kind that a call must raise; it must be one line."""
+    with pytest.raises(kind) as error:
+        call(*args)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+class Trap:
+    """An object whose unpickling leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 # --- Within the test's process --------------------------------------------------------------------
@@ -80,19 +122,24 @@ def start(*arguments, env=None):
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
-def stop_when(process, condition, number):
-    """Send an example a signal once a condition holds, and check that it ends as it should."""
+def wait_while_running(process, condition):
+    """Wait until a condition holds, before the process ends."""
     while not condition():
         assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
+        time.sleep(0.001)
+
+
+def stop_when(process, condition, number):
+    """Send an example a signal once a condition holds, and check that it ends as it should."""
+    wait_while_running(process, condition)
     process.send_signal(number)
     check_stopped(process, number)
 
 
-def check_stopped(process, number):
+def check_stopped(process, number=signal.SIGKILL):
     """Check that an example that was sent a signal ends as it should."""
     output, errors = process.communicate(timeout=300)
-    assert "test accuracy" not in output
+    assert "\ntest accuracy" not in output
     assert "Traceback" not in errors
     if number == signal.SIGINT:
         assert process.returncode == 130, errors
@@ -121,48 +168,68 @@ def final_state(models_dir):
     return {name: value.tobytes() for name, value in state.items()}, step, history, values
 
 
-# --- Broken at a chosen moment --------------------------------------------------------------------
+# --- Stopped at a chosen moment -------------------------------------------------------------------
 
-BREAK = """
+
+def send_in_step(when, number):
+    """Make a run send itself a signal in a step, counted from 1 over all runs of the process."""
+    steps, count = Run.steps, 0
+
+    def signalling(self):
+        nonlocal count
+        for step in steps(self):
+            count += 1
+            if count == when:
+                os.kill(os.getpid(), number)
+            yield step
+
+    Run.steps = signalling
+
+
+def check_ctrl_c(when, main, capsys, *argv):
+    """Run main() as a program that gets Ctrl-C in a step, and check that it ends as it should."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "steps", Run.steps)  # so that it is set back
+        send_in_step(when, signal.SIGINT)
+        code, errors = status(main, capsys, *argv)
+    assert code == 130, errors
+    assert errors[-1].startswith("interrupted; ") and "the same command goes on" in errors[-1]
+
+
+KILL = f"""
 import importlib, os, pathlib, signal, sys, threading, time
-example, how, when, *sys.argv[1:] = sys.argv[1:]
-when = int(when)
+example, moment, when, *sys.argv[1:] = sys.argv[1:]
 from examples.helpers import cli
 from examples.helpers.run import Run, tf
 
-def record(run, values, record=Run.record):
-    record(run, values)
-    if run.step + 1 == when and how in ("SIGINT", "SIGKILL"):
-        os.kill(os.getpid(), getattr(signal, how))
+{inspect.getsource(send_in_step)}
 
 def kill_when_there_is_a_file(folder):
-    while not list(folder.glob(f"ckpt-{when}*")):
+    while not list(folder.glob(f"ckpt-{{when}}*")):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 
 def save(manager, save=tf.train.CheckpointManager.save):
-    if how == "SIGKILL while saving" and int(manager.checkpoint.save_counter) == when - 1:
+    if int(manager.checkpoint.save_counter) == int(when) - 1:
         folder = pathlib.Path(manager.directory)
         threading.Thread(target=kill_when_there_is_a_file, args=[folder]).start()
         save(manager)
         time.sleep(60)
     return save(manager)
 
-Run.record, tf.train.CheckpointManager.save = record, save
+if moment == "in step":
+    send_in_step(int(when), signal.SIGKILL)
+else:
+    tf.train.CheckpointManager.save = save
 cli.run(importlib.import_module(example).main)
 """
 
 
-def start_broken(example, how, when, *arguments, before=""):
-    """Start an example in a process that is stopped at a chosen moment.
+def start_to_be_killed(example, moment, when, *arguments, before=""):
+    """Start an example, a module, in a process of its own that is killed at a chosen moment.
 
-    Args:
-        example: its module.
-        how: "SIGINT" or "SIGKILL" in the step number `when`, or "SIGKILL while saving" for the
-            checkpoint number `when`.
-        when: the number, from 1.
-        arguments: of the example.
-        before: code that is run first, for instance to make the example smaller.
+    That is "in step" or "while saving"; `when` is the number of the step, over all runs of the
+    process, or of the checkpoint, from 1. `before` is code to run first, to make it smaller.
     """
-    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n{BREAK}"
-    return start("-c", script, example.__name__, how, when, *arguments)
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n{KILL}"
+    return start("-c", script, example.__name__, moment, when, *arguments)

@@ -1,12 +1,11 @@
-"""The networks in models/ that no example trains, against Keras, the papers' formulas and numbers;
-and what docs/figures/architectures.py counts in them.
-"""
+"""Checks the networks in models/ that no example trains, and docs/figures/architectures.py."""
 
 import notes
 import numpy as np
 import programs
 import pytest
 import tensorflow as tf
+from notes import normal
 
 from models import alexnet, inception_v1, lenet5, vgg16, vgg19
 
@@ -17,10 +16,6 @@ keras = tf.keras.layers
 @pytest.fixture(scope="module")
 def counts():
     return figures.count_all()
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def with_biases(weights):

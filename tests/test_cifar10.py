@@ -1,23 +1,16 @@
-"""Checks datasets/cifar10.py: that both published versions are read pixel for pixel as an
-independent parser reads them, that no pickle is run but those of the published archive, that a
-damaged file is named in one line, and which of several files in the data folder is used.
-"""
+"""Checks datasets/cifar10.py: both published versions by another parser; pickles; damage."""
 
 import dataclasses
 import hashlib
 import pickle
-import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT, Trap, one_line_of
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import cifar10, drawings, sample  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import cifar10, drawings, sample
+from datasets.download import DataError
 
 RECORDS = 20  # images in a file of these tests
 BINARY = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
@@ -72,10 +65,7 @@ def pack(folder, monkeypatch=None):
 
 
 def load_error(tmp_path):
-    with pytest.raises(DataError) as error:
-        cifar10.load("full", tmp_path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return one_line_of(DataError, cifar10.load, "full", tmp_path)
 
 
 def assert_is(dataset, data):
@@ -141,18 +131,10 @@ def test_an_archive_adds_what_a_folder_lacks_and_replaces_nothing(tmp_path, monk
     assert_is(cifar10.load("full", tmp_path), mine)
 
 
-class Hostile:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):  # makes a file when it is unpickled
-        return Path.touch, (self.path,)
-
-
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 def test_no_pickle_is_run_but_the_published_ones(tmp_path, packed):
     folder = write_python(tmp_path, batches())
-    (folder / "data_batch_1").write_bytes(pickle.dumps(Hostile(tmp_path / "HURT"), protocol=2))
+    (folder / "data_batch_1").write_bytes(pickle.dumps(Trap(tmp_path / "HURT"), protocol=2))
     path = pack(folder) if packed else folder
     error = load_error(tmp_path)
     assert str(path) in error and path.exists()

@@ -1,6 +1,4 @@
-"""Checks example 01: that every way to add gives the sum, that the nodes it prints are those of the
-graph that runs, that the gradients are right, and that what is no number is refused.
-"""
+"""Checks example 01: sums, the nodes that it prints, gradients, what is no number."""
 
 import numpy as np
 import pytest

@@ -1,24 +1,15 @@
-"""Checks the parts of example 03: its logits and update rule against NumPy and Keras; loss,
-accuracy and schedule against those that later examples import; and how images are moved. Whole runs
-are checked in test_mnist_cnns.py.
-"""
+"""Checks the parts of example 03 against NumPy and Keras; whole runs in test_mnist_cnns.py."""
 
 import argparse
 
 import numpy as np
 import pytest
 
-from datasets import mnist
 from examples import example03_mnist_mlp as example03
 from examples.helpers.run import Run
 from models import training
 
 tf = example03.tf
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 def network(hidden=(20, 30), dtype=tf.float32):
@@ -50,9 +41,6 @@ def make_train_step(network):
     return example03.make_train_step(network, velocities)
 
 
-# --- Parity ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("hidden", [(), (20,), (20, 30)])
 def test_logits_equal_those_of_keras(hidden, data):
     model, images = network(hidden), data.test_images[:9]
@@ -71,12 +59,6 @@ def test_pixels_are_scaled_to_mean_0_and_variance_1(data):
     pixels = scaled(data.train_images)  # the sample data is not MNIST, but near it
     assert abs(pixels.mean()) < 0.3
     assert 0.7 < pixels.std() < 1.3
-
-
-def test_one_hot_vectors():
-    vectors = example03.one_hot(tf.constant([2, 0, 3, 2]), 4)
-    assert vectors.dtype == tf.float32
-    assert vectors.numpy().tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
 
 
 def test_what_is_written_out_here_is_what_later_examples_import():
@@ -124,24 +106,6 @@ def test_steps_equal_those_of_keras(data):
         assert values["accuracy"] == np.mean(np.argmax(logits, axis=1) == labels)
     for kernel, layer in zip(model.kernels, twin.layers[1:], strict=True):
         np.testing.assert_allclose(kernel, layer.kernel, rtol=1e-3, atol=1e-5)
-
-
-def test_one_step_of_softmax_regression_by_hand(data):
-    model, images, labels = network(()), data.train_images[:6], data.train_labels[:6]
-    kernel, bias = model.kernels[0].numpy(), model.biases[0].numpy()
-    x = scaled(images).reshape(6, 784)
-    exponentials = np.exp(x @ kernel + bias)
-    errors = exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(10)[labels]
-    make_train_step(model)(images, labels, tf.constant(0.1))
-    gradients = x.T @ errors / 6, errors.mean(axis=0)
-    length = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
-    assert length > example03.LONGEST_GRADIENT  # so it is clipped
-    share = 0.1 * (1 + example03.MOMENTUM) / length  # the first step looks one velocity ahead
-    np.testing.assert_allclose(model.kernels[0], kernel - share * gradients[0], atol=1e-5)
-    np.testing.assert_allclose(model.biases[0], bias - share * gradients[1], atol=1e-5)
-
-
-# --- Augmentation ---------------------------------------------------------------------------------
 
 
 def test_images_are_moved_in_all_directions_and_paper_comes_in():

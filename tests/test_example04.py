@@ -1,23 +1,14 @@
-"""Checks the parts of example 04: that the table in it is right, that the learning rate rises and
-falls, and what the network is given to see. Whole runs are checked in test_mnist_cnns.py; that its
-network is the one of example 05 is checked with that example.
-"""
+"""Checks the parts of example 04; whole runs in test_mnist_cnns.py, its network in example 05's."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets import mnist
 from examples import example04_mnist_cnn_layers as example04
 from models import augmentation
 
 tf = example04.tf
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 def test_the_table_of_weights_is_right():
@@ -43,9 +34,6 @@ def test_the_learning_rate_rises_and_falls(monkeypatch):
     assert np.all(np.diff(rates[: top + 1]) > 0)
     assert np.all(np.diff(rates[top:]) < 0)
     assert rates[-1] < 0.1
-
-
-# --- What the network is given to see -------------------------------------------------------------
 
 
 def epochs_of(data, *epochs):

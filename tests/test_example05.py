@@ -1,23 +1,13 @@
-"""Checks the parts of example 05: that its network computes what example 04's layers compute and
-trains as they train, and that its operations do what the notes in it say. Whole runs are checked in
-test_mnist_cnns.py.
-"""
+"""Checks the parts of example 05 against example 04; whole runs in test_mnist_cnns.py."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from datasets import mnist
 from examples import example04_mnist_cnn_layers as example04
 from examples import example05_mnist_cnn_nn as example05
 
 tf = example05.tf
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 def twins(monkeypatch):
@@ -79,14 +69,3 @@ def test_the_table_of_shapes_is_right():
         assert f"{product} ={count:>8}\n" in text, product
     assert f"= {int(tf.size(network.dense)) + 10:,}" in text
     assert f"784 * 12 * 12 * 32 = {784 * 12 * 12 * 32:,}" in text.replace("\n# ", " ")
-
-
-@pytest.mark.parametrize("size", [7, 14, 28])
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 2), (3, 1), (3, 2), (5, 2), (5, 3)])
-def test_the_formulas_for_padding_are_right(size, kernel, stride):
-    image, weights = tf.zeros([1, size, size, 1]), tf.zeros([kernel, kernel, 1, 1])
-    for padding, expected in (
-        ("SAME", np.ceil(size / stride)),
-        ("VALID", np.ceil((size - kernel + 1) / stride)),
-    ):
-        assert tf.nn.conv2d(image, weights, stride, padding).shape[1] == expected

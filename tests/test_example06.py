@@ -1,20 +1,19 @@
-"""Checks example 06: network, update rule and augmentation against Keras and NumPy; and that a run
-that was stopped at any moment ends with the very same weights as one that was not.
-"""
+"""Checks example 06: network, steps and augmentation against Keras and NumPy; runs that stopped."""
 
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from programs import (
+    arguments,
+    check_ctrl_c,
     check_stopped,
     checkpoint_folder,
     error_of,
     final_state,
-    start_broken,
+    start_to_be_killed,
     without_pictures,
 )
 
@@ -112,17 +111,13 @@ def test_augmentation_makes_every_shift_of_image_and_mirror_image():
     assert found.min() > 40  # 80 of each are expected
 
 
-# --- Stopped in the middle, and continued ---------------------------------------------------------
-
-TINY = "--data sample --train-images 400 --batch-size 50 --epochs 3"
+TINY = "--train-images 400 --batch-size 50 --epochs 3"
 STEPS = 8  # in an epoch
 SMALLER = "from examples import example06_cifar10_cnn_nn as e; e.CHANNELS = (4, 4, 8)"
-# How, and in which step or while which checkpoint is saved.
-BREAKS = (("SIGINT", STEPS + 3), ("SIGKILL", 2 * STEPS + 2), ("SIGKILL while saving", 2))
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY.split(), "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY.split(), *more)
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +130,20 @@ def undisturbed(data, sample_dir, tmp_path_factory):
         yield models_dir, final_state(models_dir)
 
 
-@pytest.fixture(scope="module")
-def stopped(data, sample_dir, tmp_path_factory):
-    """Return, for each way to stop a run, its models folder and its process."""
-    folders = [tmp_path_factory.mktemp("stopped") for _ in BREAKS]
-    return {
-        how: (folder, start_broken(example06, how, when, *tiny(sample_dir, folder), before=SMALLER))
-        for folder, (how, when) in zip(folders, BREAKS, strict=True)
-    }
-
-
-@pytest.mark.parametrize("how", [how for how, _ in BREAKS])
-def test_a_run_that_was_stopped_ends_with_the_same_weights(how, stopped, undisturbed, sample_dir):
-    models_dir, process = stopped[how]
-    check_stopped(process, getattr(signal, how.split()[0]))
-    without_pictures(example06.main, *tiny(sample_dir, models_dir))
-    assert len(final_state(models_dir)[0]) > 30
-    assert final_state(models_dir) == undisturbed[1]
+@pytest.mark.parametrize(
+    ("moment", "when"), [("Ctrl-C", STEPS + 3), ("in step", 2 * STEPS + 2), ("while saving", 2)]
+)
+def test_a_run_that_was_stopped_ends_with_the_same_weights(
+    moment, when, undisturbed, sample_dir, tmp_path, capsys
+):
+    argv = tiny(sample_dir, tmp_path)
+    if moment == "Ctrl-C":
+        check_ctrl_c(when, example06.main, capsys, *argv)
+    else:
+        check_stopped(start_to_be_killed(example06, moment, when, *argv, before=SMALLER))
+    without_pictures(example06.main, *argv)
+    assert len(final_state(tmp_path)[0]) > 30
+    assert final_state(tmp_path) == undisturbed[1]
 
 
 DAMAGES = {

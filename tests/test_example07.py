@@ -1,8 +1,6 @@
-"""Checks example 07 on sample data: that VGG16_10 from end to end is what its stored parts give,
-that nothing is computed twice, that the top layer takes features as they are, what is printed when
-something is wrong, and that a run goes on after a kill and after Ctrl-C.
-"""
+"""Checks example 07 on sample data: VGG16_10 and its stored parts, features, errors, stops."""
 
+import itertools
 import json
 import os
 import re
@@ -14,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from programs import ROOT, error_of, run, start, stop_when
+from programs import ROOT, arguments, error_of, run, start, status, stop_when
 from test_vgg16 import weights_with_biases
 
 from datasets import cifar10, drawings, pretrained
@@ -27,10 +25,6 @@ from models import sample_vgg16, vgg16, vgg16_files
 SMALL = sample_vgg16.config(len(drawings.OTHER_KINDS))
 # A run that is over in a second where the features are there; all its shards are full.
 BRIEF = ["--no-baseline", "--train-images", "1000", "--test-images", "200", "--epochs", "2"]
-
-
-def arguments(data_dir, models_dir, *more):
-    return ["--data", "sample", "--data-dir", data_dir, "--models-dir", models_dir, *more]
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +60,6 @@ def no_files(monkeypatch):
 def shards(folder):
     """When each shard of features was written."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("**/features/*/*.npy")}
-
-
-# --- The six steps --------------------------------------------------------------------------------
 
 
 def test_transfer_works(finished):
@@ -206,22 +197,32 @@ def test_flags_that_cannot_work(finished, sample_dir, models_dir, capsys, no_fil
 # --- Stopped, and at its full size ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
-def test_stopped_while_features_are_computed(weights, sample_dir, tmp_path, no_files, number):
-    flags = ["--no-baseline", "--train-images", "2000", "--test-images", "200", "--epochs", "2"]
-    argv = arguments(sample_dir, tmp_path, *flags)
+def test_stopped_twice_while_features_are_computed(
+    weights, sample_dir, tmp_path, capsys, no_files, monkeypatch
+):
+    """By a kill, and then by Ctrl-C in the second shard after those that were whole."""
+    argv = arguments(sample_dir, tmp_path, *BRIEF, "--train-images", "2000")
     process = start(example07.__file__, *argv)
-    if number == signal.SIGKILL:
-        stop_when(process, lambda: len(shards(tmp_path)) >= 2, number)
-    else:
-        while len(shards(tmp_path)) < 2:
-            assert process.poll() is None
-        process.send_signal(number)
-        assert process.wait(timeout=120) == 130
+    stop_when(process, lambda: len(shards(tmp_path)) >= 2, signal.SIGKILL)
+    killed = shards(tmp_path)
+
+    def compiled(function, image_size, compiled=example07.compiled):
+        extract, batches = compiled(function, image_size), itertools.count()
+
+        def interrupting(images):
+            if next(batches) == 1.5 * 100 / example07.BATCH:
+                os.kill(os.getpid(), signal.SIGINT)
+            return extract(images)
+
+        return interrupting
+
+    with monkeypatch.context() as patch:
+        patch.setattr(example07, "compiled", compiled)
+        assert status(example07.main, capsys, *argv) == (130, ["interrupted"])
     kept = shards(tmp_path)
     metrics, _ = run(example07.main, *argv)
     every = shards(tmp_path)
-    assert 2 <= len(kept) < len(every)
+    assert 2 <= len(killed) == len(kept) - 1 < len(every) - 1
     assert {path: every[path] for path in kept} == kept  # none was computed twice
     assert len(every) == (metrics["train_images"] + metrics["test_images"]) / 100
     assert metrics["test_accuracy"] > 0.6
@@ -255,13 +256,7 @@ def test_full_size(tmp_path):
     try:
         assert done.returncode == 0, done.stderr[-2000:]
         shapes = [np.load(path).shape for path in shards(tmp_path)]
-        assert sorted(shapes) == [
-            (10, 4096),
-            (10, 4096),
-            (90, 4096),
-            (90, 4096),
-            *[(100, 4096)] * 2,
-        ]
+        assert sorted(shapes) == [(count, 4096) for count in (10, 10, 90, 90, 100, 100)]
         metrics = json.loads((tmp_path / example07.NAME / "metrics.json").read_text())
         alone = metrics["test_accuracy_of_top_layer"]
         assert metrics["test_accuracy"] == pytest.approx(alone, abs=0.01)  # one image, a tie

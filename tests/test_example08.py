@@ -1,20 +1,14 @@
-"""Checks example 08: that what it exports answers as example 05's network does, in a process that
-has nothing of this project and in a session as a server has it; that pictures become what MNIST's
-images are; that kills, two exports at once and damaged files leave only whole versions.
-"""
+"""Checks example 08: what it exports, alone and in a session of a server; pictures; kills."""
 
-import io
 import json
 import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from PIL import Image
-from programs import error_of, run, start
+from programs import arguments, error_of, png, run, start, stop_when, wait_while_running
 from serving_stand_in import RefusalError, Version, apis, prediction_log_pb2, tf
 
 from datasets import digits, mnist
@@ -23,15 +17,6 @@ from examples import example08_serving_export as example08
 from examples.helpers import cli
 from models import mnist_cnn
 from models.saved import write_weights
-
-
-def arguments(data_dir, models_dir, *more):
-    return ["--data", "sample", "--data-dir", data_dir, "--models-dir", models_dir, *more]
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +70,8 @@ def ask(server, images, signature="serving_default"):
     return server.predict(request)
 
 
-def png(pixels, form="PNG"):
-    """Pack pixels (height, width) or (height, width, 3), uint8, as a file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form)
-    return file.getvalue()
-
-
 def versions(models_dir):
     return sorted(path.name for path in (models_dir / "serving" / "mnist").iterdir())
-
-
-# --- A whole run ----------------------------------------------------------------------------------
 
 
 def test_a_network_is_trained_where_there_is_none(exported):
@@ -283,21 +258,16 @@ def test_a_kill_while_exporting_and_then_two_exports_at_once(
     argv = arguments(sample_dir, trained_dir)
     part = trained_dir / "serving" / "mnist.part"
 
-    def start_and_wait_for_its_graph():
-        process = start(example08.__file__, *argv)
-        while not (part / "saved_model.pb").exists():  # and then it is checked, which takes a while
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.001)
-        return process
+    def has_a_graph():  # which is then checked, and that takes a while
+        return (part / "saved_model.pb").exists()
 
-    process = start_and_wait_for_its_graph()
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    stop_when(start(example08.__file__, *argv), has_a_graph, signal.SIGKILL)
     assert part.exists()
     assert versions(trained_dir) == []
     (part / "saved_model.pb").unlink()
 
-    process = start_and_wait_for_its_graph()
+    process = start(example08.__file__, *argv)
+    wait_while_running(process, has_a_graph)
     run(example08.main, *argv)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors

@@ -1,31 +1,21 @@
-"""Checks example 09 against the stand-in for TensorFlow Serving: that answers over REST and gRPC
-are the model's, and that whatever comes in place of an answer is one line that says what to do.
-"""
+"""Checks example 09 against the stand-in for TensorFlow Serving, and against what is no server."""
 
-import io
+import functools
 import json
 import shutil
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
 from misbehaving_server import MisbehavingServer, answers, resets_after, status
-from PIL import Image
-from programs import error_of, run
+from programs import arguments, error_of, png, run, wait_for
 from serving_stand_in import apis, running, tf
 
-from datasets import mnist
 from examples import example09_serving_client as example09
 from examples.helpers.cli import UserError
 
 both = pytest.mark.parametrize("protocol", [example09.Rest, example09.Grpc], ids=["REST", "gRPC"])
-
-
-@pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +43,6 @@ def short(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def wait_for(condition):
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not happen within 20 s")
-
-
 def client(protocol, server, model="mnist", version=None, host="localhost"):
     port = server.rest_port if protocol is example09.Rest else server.port
     return protocol(host, port, model, version)
@@ -70,28 +52,19 @@ def flags(server, *more):
     return ["--rest-port", server.rest_port, "--grpc-port", server.port, *more]
 
 
-def ask_main(capsys, *argv):
-    return error_of(example09.main, capsys, *argv)
-
-
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-# --- A whole run ----------------------------------------------------------------------------------
+ask_main = functools.partial(error_of, example09.main)
 
 
 @pytest.fixture(scope="module")
 def finished(server, sample_dir, tmp_path_factory):
     """One whole run: its folder of results, metrics and output."""
     models_dir = tmp_path_factory.mktemp("models")
-    folders = ["--data", "sample", "--data-dir", sample_dir, "--models-dir", models_dir]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example09, "SIZES", (1, 3))
         patch.setattr(example09, "REQUESTS", 4)
-        return models_dir / example09.NAME, *run(example09.main, *flags(server, *folders))
+        return models_dir / example09.NAME, *run(
+            example09.main, *flags(server, *arguments(sample_dir, models_dir))
+        )
 
 
 def test_it_finds_what_example_08_has_measured(finished, exported, server, data):

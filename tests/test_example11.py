@@ -1,18 +1,22 @@
-"""Checks example 11 on sample data: that what is kept on disk is what the network computes, that
-both stages learn what they should and nothing else, that stage 2 goes on after a stop to the very
-same weights, that Grad-CAM is what its paper defines, and what --image makes of good and bad
-pictures.
-"""
+"""Checks example 11 on sample data: both stages, what is kept on disk, Grad-CAM, stops, --image."""
 
 import csv
 import json
 import re
-import textwrap
 
 import numpy as np
 import pytest
 from PIL import Image
-from programs import ROOT, error_of, final_state, run, start, without_pictures
+from programs import (
+    arguments,
+    check_ctrl_c,
+    check_stopped,
+    error_of,
+    final_state,
+    run,
+    start_to_be_killed,
+    without_pictures,
+)
 
 from datasets import cats_dogs, drawings, pretrained
 from datasets.squares import read_photographs
@@ -21,12 +25,12 @@ from examples.helpers.report import tf
 from models import sample_vgg16, vgg16, vgg16_files
 
 CONFIG = sample_vgg16.config(len(drawings.OTHER_KINDS))
-TINY = ["--data", "sample", "--train-images", "120", "--test-images", "60", "--epochs", "8"]
+TINY = ["--train-images", "120", "--test-images", "60", "--epochs", "8"]
 STEPS = 4  # of stage 2 in an epoch
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY, "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY, *more)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +67,6 @@ def network(weights):
     network = vgg16.VGG16(weights, CONFIG, trained=(example11.FINE_TUNED,))
     network.replace_top(rng.normal(0, 0.1, (CONFIG.dense, 2)), rng.normal(size=2))
     return network
-
-
-# --- Both stages ----------------------------------------------------------------------------------
 
 
 def test_it_learns(finished):
@@ -149,50 +150,20 @@ def test_grad_cam_is_what_the_paper_defines(network, photographs):
     np.testing.assert_allclose(maps, expected, atol=0.02)
 
 
-# --- Stopped in stage 2, and continued ------------------------------------------------------------
-
-BREAK = """
-    import os, signal, sys
-    sys.path.insert(0, sys.argv[1])
-    from examples import example11_vgg16_cats_dogs as example11
-
-    number, when = getattr(signal, sys.argv[2]), int(sys.argv[3])
-    sys.argv[1:] = sys.argv[4:]
-
-    class BreakingRun(example11.Run):
-        def record(self, values):
-            super().record(values)
-            if self.step + 1 == when:  # this step is not counted yet
-                os.kill(os.getpid(), number)
-
-    example11.Run = BreakingRun
-    example11.cli.run(example11.main)
-"""
-
-
-def test_a_run_that_was_stopped_ends_with_the_same_weights(finished, folder, sample_dir, tmp_path):
-    metrics, _ = finished
-    state, *rest = final_state(folder.parent)
-    processes = {}
-    for name, when in (("SIGINT", STEPS + 2), ("SIGKILL", 2 * STEPS + 1)):
-        script = ["-c", textwrap.dedent(BREAK), ROOT, name, when]
-        processes[name] = start(*script, *tiny(sample_dir, tmp_path / name, "--fine-tune"))
-    for name, process in processes.items():
-        output, errors = process.communicate(timeout=300)
-        assert process.returncode == {"SIGINT": 130, "SIGKILL": -9}[name], errors
-        assert "Traceback" not in errors
-        assert f"epoch  {1 if name == 'SIGINT' else 2}: " in output
-        tf.random.set_seed(7)  # whatever another example has left behind
-        argv = tiny(sample_dir, tmp_path / name, "--fine-tune")
-        continued = without_pictures(example11.main, *argv)
-        found, *others = final_state(tmp_path / name)
-        assert found.keys() == state.keys()
-        assert [key for key in state if found[key] != state[key]] == []
-        assert others == rest
-        assert continued["test_accuracy"] == metrics["test_accuracy"]
-
-
-# --- Pictures of one's own ------------------------------------------------------------------------
+def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
+    finished, folder, sample_dir, tmp_path, capsys
+):
+    """By Ctrl-C in the second epoch of stage 2, and then by a kill in the third."""
+    argv = tiny(sample_dir, tmp_path, "--fine-tune")
+    check_ctrl_c(STEPS + 2, example11.main, capsys, *argv)
+    check_stopped(start_to_be_killed(example11, "in step", STEPS - 1, *argv))
+    tf.random.set_seed(7)  # whatever another example has left behind
+    continued = without_pictures(example11.main, *argv)
+    (found, *others), (state, *rest) = final_state(tmp_path), final_state(folder.parent)
+    assert found.keys() == state.keys()
+    assert [key for key in state if found[key] != state[key]] == []
+    assert others == rest
+    assert continued["test_accuracy"] == finished[0]["test_accuracy"]
 
 
 def answer(models_dir, path, *more):

@@ -1,7 +1,4 @@
-"""Checks example 13: that each format gives back every bit, and is what NumPy, TensorFlow and Keras
-themselves read and write; that no more than one array is in memory; that loading by name reports
-what it does; and that damaged files, and runs that are stopped, harm nothing.
-"""
+"""Checks example 13: each format to the bit, memory, loading by name, damage, stopped runs."""
 
 import signal
 import weakref
@@ -9,7 +6,7 @@ import weakref
 import h5py
 import numpy as np
 import pytest
-from programs import error_of, run, start, stop_when
+from programs import arguments, error_of, run, start, stop_when
 from test_vgg16 import BIASES, SMALL, weights_with_biases
 
 from datasets import pretrained
@@ -26,10 +23,6 @@ def weights():
 @pytest.fixture
 def npz(weights, tmp_path):
     return example13.write_npz(tmp_path / "w.npz", weights.items())
-
-
-def arguments(data_dir, models_dir):
-    return ["--data", "sample", "--data-dir", data_dir, "--models-dir", models_dir]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +66,6 @@ def formats(folder):
 
 each_format = pytest.mark.parametrize("form", ["npz", "checkpoint", "Keras"])
 
-# --- A whole run ----------------------------------------------------------------------------------
-
 
 def test_a_whole_run(finished, sample_dir):
     folder, metrics, output = finished
@@ -100,9 +91,6 @@ def test_a_run_that_is_killed_harms_nothing(finished, sample_dir, tmp_path):
         assert (tmp_path / folder.name / name).read_bytes() == (folder / name).read_bytes()
     assert again["largest_difference_to_keras"] == metrics["largest_difference_to_keras"]
     assert not list(tmp_path.glob("**/*.part*"))
-
-
-# --- There and back -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["npz", "checkpoint"])
@@ -167,9 +155,6 @@ def test_a_disk_that_lies(weights, tmp_path, monkeypatch):
         example13.convert(tmp_path / "vgg_16.ckpt", tmp_path)
 
 
-# --- Loading by name, float16 ---------------------------------------------------------------------
-
-
 def test_the_report(weights, npz, capsys):
     kernel, biases = "vgg_16/conv1/conv1_1/weights", "vgg_16/conv1/conv1_1/biases"
     variables = {
@@ -206,9 +191,6 @@ def test_what_float16_cannot_hold_is_an_error(tmp_path, value):
     with pytest.raises(WeightsError, match="a holds a number that is too large for float16"):
         example13.write_npz(tmp_path / "half.npz", arrays)
     assert not (tmp_path / "half.npz").exists()
-
-
-# --- Keras ----------------------------------------------------------------------------------------
 
 
 def test_our_file_is_the_one_that_keras_writes(weights, tmp_path):

@@ -1,13 +1,17 @@
-"""Checks example 14: its network, steps and augmentation against Keras and NumPy; and that a run
-that was stopped ends with the very same weights as one that was not.
-"""
+"""Checks example 14: network, steps and augmentation against Keras and NumPy; runs that stopped."""
 
 import functools
-import signal
 
 import numpy as np
 import pytest
-from programs import check_stopped, final_state, start_broken, without_pictures
+from programs import (
+    arguments,
+    check_ctrl_c,
+    check_stopped,
+    final_state,
+    start_to_be_killed,
+    without_pictures,
+)
 
 from datasets import cifar10
 from examples import example06_cifar10_cnn_nn as example06
@@ -28,9 +32,6 @@ def data(sample_dir):
 @pytest.fixture
 def network(data):
     return example14.Network(data.train_images[:300], CHANNELS, tf.float32, seed=3)
-
-
-# --- The network ----------------------------------------------------------------------------------
 
 
 def keras_twin(network):
@@ -211,12 +212,12 @@ def test_six_views_are_the_image_moved_by_a_pixel_and_mirrored(monkeypatch, data
 
 # --- A run, stopped in the middle and continued ---------------------------------------------------
 
-TINY = "--data sample --train-images 400 --batch-size 50 --epochs 5 --channels 4 4 8 --cutout 6"
+TINY = "--train-images 400 --batch-size 50 --epochs 5 --channels 4 4 8 --cutout 6"
 STEPS = 8  # in an epoch
 
 
 def tiny(sample_dir, models_dir, *more):
-    return [*TINY.split(), "--data-dir", sample_dir, "--models-dir", models_dir, *more]
+    return arguments(sample_dir, models_dir, *TINY.split(), *more)
 
 
 @pytest.fixture(scope="module")
@@ -247,14 +248,12 @@ def test_crops_come_first_and_each_image_is_mirrored_in_every_other_epoch(undist
     assert 0.4 < np.mean(list(epochs[0].values())) < 0.6
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_weights(undisturbed, sample_dir, tmp_path):
-    state, _ = undisturbed
-    breaks = (("SIGINT", STEPS + 3), ("SIGKILL", 3 * STEPS + 2))
-    processes = [
-        start_broken(example14, how, when, *tiny(sample_dir, tmp_path / how))
-        for how, when in breaks
-    ]
-    for (how, _), process in zip(breaks, processes, strict=True):
-        check_stopped(process, getattr(signal, how))
-        without_pictures(example14.main, *tiny(sample_dir, tmp_path / how))
-        assert final_state(tmp_path / how) == state
+def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
+    undisturbed, sample_dir, tmp_path, capsys
+):
+    """Among the small images, in the second epoch, and among the large ones, in the fourth."""
+    argv = tiny(sample_dir, tmp_path)
+    check_ctrl_c(STEPS + 3, example14.main, capsys, *argv)
+    check_stopped(start_to_be_killed(example14, "in step", 2 * STEPS - 1, *argv))
+    without_pictures(example14.main, *argv)
+    assert final_state(tmp_path) == undisturbed[0]

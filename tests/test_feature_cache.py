@@ -1,6 +1,4 @@
-"""Checks models/feature_cache.py: that no feature is computed twice, that none is taken for what it
-is not, and that kills, damaged files and a second process at the same time do no harm.
-"""
+"""Checks models/feature_cache.py: nothing is computed twice or taken for what it is not."""
 
 import signal
 import subprocess
@@ -11,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from models import WeightsError, feature_cache
 
-from models import WeightsError, feature_cache  # noqa: E402
-
+TESTS = Path(__file__).resolve().parent
 SOURCE = {"weights_sha256": "ab12", "arithmetic": "float32"}
 
 
@@ -155,12 +151,10 @@ def test_features_that_float16_cannot_hold(tmp_path, images, value):
     assert not shards(tmp_path)  # nothing wrong is kept
 
 
-# --- Processes ------------------------------------------------------------------------------------
-
 PROGRAM = f"""
 import sys, time
 from pathlib import Path
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = {[str(TESTS.parent), str(TESTS)]!r}
 import numpy as np
 import test_feature_cache as test
 

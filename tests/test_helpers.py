@@ -1,6 +1,4 @@
-"""Checks examples/helpers: flags, exit statuses, the number format, the run that can be stopped and
-continued, and what a run leaves behind.
-"""
+"""Checks examples/helpers: flags, errors, runs that can be continued, what a run leaves behind."""
 
 import json
 import os
@@ -119,9 +117,6 @@ def test_shown_is_short_below_the_current_folder(place, tmp_path, monkeypatch):
     assert cli.shown(tmp_path.parent / "other") == str(tmp_path.parent / "other")
 
 
-# --- Number format --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("flags", "capability", "expected"),
     [
@@ -232,14 +227,6 @@ def test_restart_forgets(tmp_path):
     assert train(tmp_path, restart=True)[0].history[0]["validation_loss"] == 4
 
 
-def test_a_damaged_checkpoint_is_one_line(tmp_path):
-    folder = train(tmp_path)[0].folder
-    for path in folder.glob("*.index"):
-        path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(cli.UserError, match="--restart begins anew"):
-        train(tmp_path)
-
-
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     run = Run(tmp_path, {}, __file__, 1, 1)
     run.record({"loss": tf.constant(np.nan)})
@@ -278,12 +265,9 @@ def test_what_counts_is_what_the_code_computes(text, same, tmp_path):
 
 
 def test_the_models_that_a_script_imports_count(tmp_path):
-    script = tmp_path / "a.py"
-    script.write_text("from models import vgg16")
-    assert len(code_of(script)) > len((ROOT / "models" / "vgg16.py").read_text())
-    direct = tmp_path / "b.py"
-    direct.write_text("from models.vgg16 import VGG16")
-    assert len(code_of(direct)) > len((ROOT / "models" / "vgg16.py").read_text())
+    for line in ("from models import vgg16", "from models.vgg16 import VGG16"):
+        (tmp_path / "a.py").write_text(line)
+        assert len(code_of(tmp_path / "a.py")) > len((ROOT / "models" / "vgg16.py").read_text())
 
 
 def fit(folder, at=None):
@@ -367,12 +351,8 @@ def coloured(path):
     return np.mean(picture.max(axis=2) - picture.min(axis=2) > 40)
 
 
-HISTORY = {
-    "loss": [2.0, 1.0],
-    "accuracy": [0.2, 0.6],
-    "validation_loss": [1.9, 1.2],
-    "validation_accuracy": [0.3, 0.5],
-}
+HISTORY = {"loss": [2.0, 1.0], "accuracy": [0.2, 0.6]}
+HISTORY |= {"validation_loss": [1.9, 1.2], "validation_accuracy": [0.3, 0.5]}
 
 
 def test_learning_curves_show_the_history(tmp_path):

@@ -1,60 +1,93 @@
-"""Checks tests/benchmarks/measure_all.py: that commands run again in a project without results,
-that their files replace the old ones, and that what cannot be measured is said and left as it was.
-"""
+"""Checks tests/benchmarks: commands run again, failures are said, every benchmark starts."""
 
 import json
+import runpy
 import sys
-from pathlib import Path
 
+import measure_all
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-
-import measure_all  # noqa: E402
-
-NAMES = ("example03_brief", "example05_missing", "benchmark_missing")
+BENCHMARKS = sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py"))
+TRAINS = """
+import json, pathlib, sys
+folder = pathlib.Path(__file__).parents[1] / "models" / "example03_brief"
+folder.mkdir(exist_ok=True)
+(folder / "metrics.json").write_text(json.dumps({"command": sys.argv[1:], "test_accuracy": 0.9}))
+for name in ("learning_curves", "worst_mistakes"):
+    (folder / f"{name}.png").write_bytes(b"a picture")
+print("test accuracy 0.9, written to", folder)
+"""
+MEASURES = "import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text(str(sys.argv[1:-1]))"
+FAILS = "import sys; print('a bar', file=sys.stderr); sys.exit('error: no data')"
+KINDS = ("default", "long", "sample")
+SCRIPTS = {  # by the results that they make
+    "benchmark_fails": ("tests/benchmarks/bench_fails.py", FAILS),
+    "benchmark_works": ("tests/benchmarks/bench_works.py", MEASURES),
+    "example01_default": ("examples/example01_default.py", "print('a + b = 7.0')"),
+    **{f"example03_{x}": ("examples/example03_brief.py", TRAINS) for x in KINDS},
+    "example05_default": ("examples/example05_fails.py", FAILS),
+}
 
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """A folder of results with a command that works, and two whose data is not there."""
+    """A folder of results in a project whose scripts are over at once; some of them fail."""
     folder = tmp_path / "results"
-    folder.mkdir()
-    brief = "python examples/example03_mnist_mlp.py --data sample --epochs 1 --train-images 200"
-    missing = "python examples/example10_cats_dogs_tfrecord.py"
-    benchmark = "python tests/benchmarks/bench_cifar10_loading.py"
-    for name, command in zip(NAMES, (brief, missing, benchmark), strict=True):
-        (folder / f"{name}.json").write_text(json.dumps({"command": command, "old": True}))
+    for name in ("examples/helpers", "tests/benchmarks", "results", "images", "data"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, (script, text) in SCRIPTS.items():
+        (tmp_path / script).write_text(text)
+        result = {"command": f"python {script} --data sample", "old": True}
+        (folder / f"{name}.json").write_text(json.dumps(result))
+    monkeypatch.setattr(measure_all, "ROOT", tmp_path)
     monkeypatch.setattr(measure_all, "RESULTS", folder)
+    monkeypatch.setattr(measure_all.results, "IMAGES", tmp_path / "images")
     monkeypatch.setattr(measure_all, "rewrite_tables", lambda: None)
-    monkeypatch.setenv("EXAMPLES_MIRROR", "http://127.0.0.1:9")
-    for proxy in ("HTTP_PROXY", "HTTPS_PROXY"):  # so that nothing reaches the network
-        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     return folder
 
 
 def test_all(results, tmp_path, capsys):
-    (tmp_path / "data").mkdir()
     failures = measure_all.main(["--data-dir", str(tmp_path / "data")])
-    assert set(failures) == {"example05_missing.json", "benchmark_missing.json"}
-    assert all(reason.startswith("error: ") for reason in failures.values())
-    made = json.loads((results / "example03_brief.json").read_text())
-    assert made["command"].endswith("--data sample --epochs 1 --train-images 200")
-    assert made["test_accuracy"] > 0.1
+    assert failures == dict.fromkeys(
+        ["benchmark_fails.json", "example05_default.json"], "error: no data"
+    )
     for name in failures:
         assert json.loads((results / name).read_text())["old"]
+    made = json.loads((results / "example03_sample.json").read_text())
+    assert made == {"command": ["--data", "sample"], "test_accuracy": 0.9}
+    text = (results / "example03_sample.txt").read_text()
+    assert text == "test accuracy 0.9, written to /path/to/project/models/example03_brief\n"
+    assert {path.stem for path in results.glob("*.txt")} == {
+        *("example01_default", "example03_default", "example03_sample")  # as the site shows them
+    }
+    assert {path.stem for path in (tmp_path / "images").iterdir()} == {
+        "example03_learning_curves",  # real photographs belong to others
+        *("example03_sample_learning_curves", "example03_sample_worst_mistakes"),
+    }
+    timed = json.loads((results / "example01_default.json").read_text())  # it writes no files
+    assert timed["command"].endswith("example01_default.py --data sample")
+    assert timed["total_seconds"] >= 0
+    assert (results / "benchmark_works.json").read_text() == "['--data', 'sample', '--output']"
     output = capsys.readouterr().out
-    assert "not measured: benchmark_missing: error: " in output
-    assert "1 of 3 files" in output
+    assert "not measured: benchmark_fails: error: no data" in output
+    assert "5 of 7 files" in output
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_every_benchmark_starts_and_can_write_its_result(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    assert (stop.value.code, "--output" in capsys.readouterr().out) == (0, True)
 
 
 def test_some_by_their_names(results, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(measure_all, "measure", lambda path, copy: asked.append(path.stem) or "")
-    (tmp_path / "data").mkdir()
-    assert measure_all.main(["bench", "05", "--data-dir", str(tmp_path / "data")]) == {}
-    assert asked == ["example05_missing", "benchmark_missing"]  # benchmarks come last
+    argv = ["bench", "05", "--data-dir", str(tmp_path / "data")]
+    assert measure_all.main(argv) == {}
+    assert asked == ["example05_default", "benchmark_fails", "benchmark_works"]  # in this order
 
 
 def test_the_copy_has_scripts_and_data_but_no_results(tmp_path):
@@ -65,28 +98,3 @@ def test_the_copy_has_scripts_and_data_but_no_results(tmp_path):
     assert (copy / "examples" / "helpers" / "run.py").is_file()
     assert [path.name for path in (copy / "datasets" / "downloads").iterdir()] == ["mnist"]
     assert all(path.suffix == ".py" for path in (copy / "models").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("name", "pictures"),
-    [
-        ("example06_default", {"example06_learning_curves.png"}),  # photographs belong to others
-        (
-            "example06_sample",
-            {"example06_sample_learning_curves.png", "example06_sample_worst_mistakes.png"},
-        ),
-        ("example14_long", set()),
-    ],
-)
-def test_what_a_run_prints_and_draws_is_kept(name, pictures, tmp_path, monkeypatch):
-    made, images = tmp_path / "made", tmp_path / "images"
-    for folder in (made, images):
-        folder.mkdir()
-    for picture in ("learning_curves.png", "worst_mistakes.png"):
-        (made / picture).write_bytes(b"a picture")
-    monkeypatch.setattr(measure_all.results, "IMAGES", images)
-    measure_all.keep(tmp_path / f"{name}.json", "test accuracy 0.9\n", made)
-    assert {path.name for path in images.iterdir()} == pictures
-    output = tmp_path / f"{name}.txt"
-    assert output.is_file() == bool(pictures)
-    assert not pictures or output.read_text() == "test accuracy 0.9\n"

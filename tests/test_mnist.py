@@ -1,25 +1,18 @@
-"""Checks datasets/mnist.py, digits.py and pictures.py: that idx files are read byte for byte as an
-independent parser reads them, that a damaged file is named in one line, which of several files is
-used, that one's own picture is read whatever its format, and comes out in MNIST's form.
-"""
+"""Checks datasets/mnist.py, digits.py and pictures.py: idx files, damage, pictures of one's own."""
 
 import gzip
 import shutil
 import struct
-import sys
 import tracemalloc
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+from programs import ROOT, one_line_of
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import mnist, pictures, sample  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import mnist, pictures, sample
+from datasets.download import DataError
 
 FILES = [f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")]
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = FILES
@@ -50,10 +43,7 @@ def assert_is(dataset, folder, ending, counts):
 
 
 def load_error(data, data_dir):
-    with pytest.raises(DataError) as error:
-        mnist.load(data, data_dir)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return one_line_of(DataError, mnist.load, data, data_dir)
 
 
 @pytest.fixture
@@ -319,10 +309,8 @@ def test_what_is_no_picture_of_a_digit_is_one_line(make, reason, tmp_path):
     make(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(DataError, match=reason) as error:
-            mnist.read_picture(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+        error = one_line_of(DataError, mnist.read_picture, path)
+    assert str(path) in error and reason in error
 
 
 DOWNLOADS = ROOT / "datasets" / "downloads"

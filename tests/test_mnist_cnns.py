@@ -1,23 +1,26 @@
-"""Checks whole runs of examples 03, 04 and 05 on sample data: that they learn what they should;
-that a run which is stopped, even killed, ends as one that was not, that a picture of one's own is
-classified with what was trained, and what is said when something is wrong.
-"""
+"""Checks whole runs of examples 03, 04 and 05 on sample data: learning, stops, pictures, errors."""
 
-import inspect
-import os
-import signal
+import functools
 
 import numpy as np
 import pytest
 from PIL import Image
-from programs import ROOT, error_of, final_state, run, start, status, without_pictures
+from programs import (
+    arguments,
+    check_ctrl_c,
+    check_stopped,
+    error_of,
+    final_state,
+    run,
+    start_to_be_killed,
+    without_pictures,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datasets import mnist
 from examples import example03_mnist_mlp as example03
 from examples import example04_mnist_cnn_layers as example04
 from examples import example05_mnist_cnn_nn as example05
-from examples.helpers.run import Run
 
 tf = example05.tf
 
@@ -27,27 +30,24 @@ def example(request):
     return request.param
 
 
-def arguments(data_dir, models_dir, *more):
-    folders = ["--data-dir", data_dir, "--models-dir", models_dir]
-    return ["--data", "sample", "--precision", "float32", *folders, *more]
-
-
 @pytest.fixture(scope="module")
-def data(sample_dir):
-    return mnist.load("sample", sample_dir)
+def runs(sample_dir, tmp_path_factory):
+    """Return a function that runs an example with some flags, but no second time."""
+
+    @functools.cache
+    def run_once(example, *flags):
+        folder = tmp_path_factory.mktemp("models")
+        argv = arguments(sample_dir, folder, "--precision", "float32", *flags)
+        return folder, *run(lambda argv: without_pictures(example.main, *argv), *argv)
+
+    return run_once
 
 
-@pytest.fixture(scope="module")
-def finished(example, sample_dir, tmp_path_factory):
+@pytest.fixture
+def finished(example, runs):
     """One whole run: its folder of results, metrics and output."""
-    models_dir = tmp_path_factory.mktemp("models")
-    argv = arguments(sample_dir, models_dir, "--batch-size", 64 if example != example03 else 50)
-    return models_dir / example.NAME, *run(
-        lambda argv: without_pictures(example.main, *argv), *argv
-    )
-
-
-# --- A whole run ----------------------------------------------------------------------------------
+    folder, *result = runs(example, "--batch-size", 64 if example != example03 else 50)
+    return folder / example.NAME, *result
 
 
 def test_it_learns(example, finished):
@@ -86,10 +86,9 @@ def test_the_file_is_the_model_and_tensorboard_can_read_the_curves(finished, dat
 STEPS = 8  # in an epoch, of 3; example 03 trains softmax regression for 24 steps first
 
 
-def tiny(example, sample_dir, models_dir):
+def tiny(example):
     more = ["--hidden", 16, 16] if example is example03 else []
-    flags = ["--train-images", 400, "--batch-size", 50, "--epochs", 3]
-    return arguments(sample_dir, models_dir, *flags, *more)
+    return ["--train-images", 400, "--batch-size", 50, "--epochs", 3, *more]
 
 
 def states(example, models_dir):
@@ -98,49 +97,18 @@ def states(example, models_dir):
     return [final_state(folder) for folder in folders]
 
 
-@pytest.fixture(scope="module")
-def not_stopped(example, sample_dir, tmp_path_factory):
-    models_dir = tmp_path_factory.mktemp("whole")
-    metrics = without_pictures(example.main, *tiny(example, sample_dir, models_dir))
+@pytest.fixture
+def not_stopped(example, runs):
+    models_dir, metrics, _ = runs(example, *tiny(example))
     return metrics["test_accuracy"], states(example, models_dir)
 
 
-def send_in_step(when, number):
-    """Make a run send itself a signal in a step, counted from 1 over all runs of the process."""
-    steps, count = Run.steps, 0
-
-    def signalling(self):
-        nonlocal count
-        for step in steps(self):
-            count += 1
-            if count == when:
-                os.kill(os.getpid(), number)
-            yield step
-
-    Run.steps = signalling
-
-
-KILL = f"""
-import importlib, os, signal, sys
-sys.path.insert(0, "{ROOT}")
-from examples.helpers.run import Run
-{inspect.getsource(send_in_step)}
-send_in_step(int(sys.argv[2]), signal.SIGKILL)
-importlib.import_module("examples." + sys.argv[1]).main(sys.argv[3:])
-"""
-
-
 def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
-    example, not_stopped, sample_dir, tmp_path, capsys, monkeypatch
+    example, not_stopped, sample_dir, tmp_path, capsys
 ):
     """In the second epoch; in example 03, in the last step of its first network."""
-    argv, when = tiny(example, sample_dir, tmp_path), 24 if example is example03 else 14
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "steps", Run.steps)  # so that it is set back
-        send_in_step(when, signal.SIGINT)
-        code, errors = status(example.main, capsys, *argv)
-    assert code == 130
-    assert "the same command goes on" in errors[-1]
+    argv = arguments(sample_dir, tmp_path, "--precision", "float32", *tiny(example))
+    check_ctrl_c(24 if example is example03 else 14, example.main, capsys, *argv)
     assert not list(tmp_path.glob("*/metrics.json"))
     if example is example03:  # the other network is not begun
         assert not list(tmp_path.glob("*/checkpoints"))
@@ -160,10 +128,8 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
     indirect=["example"],
 )
 def test_after_a_kill_it_ends_as_one_that_was_not(example, when, not_stopped, sample_dir, tmp_path):
-    argv = tiny(example, sample_dir, tmp_path)
-    process = start("-c", KILL, example.NAME, when, *argv)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == -signal.SIGKILL, errors
+    argv = arguments(sample_dir, tmp_path, "--precision", "float32", *tiny(example))
+    check_stopped(start_to_be_killed(example, "in step", when, *argv))
     assert without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
     assert states(example, tmp_path) == not_stopped[1]
 

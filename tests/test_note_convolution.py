@@ -8,6 +8,7 @@ import numpy as np
 import programs
 import pytest
 import tensorflow as tf
+from notes import normal
 from scipy import signal
 
 from examples import example05_mnist_cnn_nn as example05
@@ -16,10 +17,6 @@ from models import vgg16
 
 figures = programs.figures("convolution")
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

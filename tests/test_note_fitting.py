@@ -15,12 +15,6 @@ DOWNLOADS = programs.ROOT / "datasets" / "downloads"
 PRESENT = len(list((DOWNLOADS / "mnist").glob("*-ubyte*"))) >= 4
 
 
-@pytest.fixture(scope="module")
-def sample(sample_dir):
-    """Return sample data in the form of MNIST."""
-    return mnist.load("sample", sample_dir)
-
-
 @pytest.mark.parametrize("count", [4, 6, 11, 30])
 def test_the_expected_errors_are_means_over_draws(count):
     rng = np.random.default_rng(0)
@@ -54,14 +48,14 @@ def test_bias_falls_variance_rises_and_then_comes_double_descent():
     assert errors[12]["training"] == pytest.approx(0, abs=1e-9)
 
 
-def test_networks_side_by_side_do_not_know_each_other(sample):
+def test_networks_side_by_side_do_not_know_each_other(data):
     setting = fitting.Setting(batch_norm=True, l2=1e-3, l1=1e-5)
-    together, alone = (fitting.trained(sample, setting, 40, seeds) for seeds in ([0, 1, 2], [1]))
+    together, alone = (fitting.trained(data, setting, 40, seeds) for seeds in ([0, 1, 2], [1]))
     for several, one in zip(together.variables, alone.variables, strict=True):
         np.testing.assert_allclose(several[1:2], one, atol=1e-4)
 
 
-def test_a_step_is_that_of_a_keras_network(sample):
+def test_a_step_is_that_of_a_keras_network(data):
     networks = fitting.Networks(fitting.BASE, seeds=[3])
     layers = [tf.keras.Input([28, 28, 1]), tf.keras.layers.Rescaling(1 / 255)]
     layers += [tf.keras.layers.Flatten()]
@@ -72,15 +66,15 @@ def test_a_step_is_that_of_a_keras_network(sample):
     setting = fitting.Setting(smoothing=0.2)
     loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
     model.compile(tf.keras.optimizers.SGD(setting.rate), loss)
-    chosen = fitting.plan(fitting.own_images(sample, setting, [3]), 1, [3])[0, 0]
-    model.train_on_batch(sample.train_images[chosen], np.eye(10)[sample.train_labels[chosen]])
-    trained = fitting.trained(sample, setting, 1, seeds=[3])
+    chosen = fitting.plan(fitting.own_images(data, setting, [3]), 1, [3])[0, 0]
+    model.train_on_batch(data.train_images[chosen], np.eye(10)[data.train_labels[chosen]])
+    trained = fitting.trained(data, setting, 1, seeds=[3])
     for ours, theirs in zip(trained.kernels, model.get_weights()[::2], strict=True):
         np.testing.assert_allclose(ours.numpy()[0], theirs, atol=1e-5)
 
 
-def test_each_seed_has_images_of_its_own_and_epochs_use_each_once(sample):
-    owned = fitting.own_images(sample, fitting.BASE)
+def test_each_seed_has_images_of_its_own_and_epochs_use_each_once(data):
+    owned = fitting.own_images(data, fitting.BASE)
     assert all(len(set(row)) == fitting.IMAGES for row in owned)
     assert len({tuple(row) for row in owned.tolist()}) == len(fitting.SEEDS)
     plan = fitting.plan(owned, 2 * fitting.IMAGES // fitting.BATCH)
@@ -89,9 +83,9 @@ def test_each_seed_has_images_of_its_own_and_epochs_use_each_once(sample):
             assert sorted(epoch.ravel()) == sorted(row)
 
 
-def test_quality_is_error_and_loss(sample):
+def test_quality_is_error_and_loss(data):
     networks = fitting.Networks(fitting.Setting(), seeds=[0, 1])
-    images, labels = sample.test_images[:200], sample.test_labels[:200]
+    images, labels = data.test_images[:200], data.test_labels[:200]
     errors, losses = fitting.quality(networks, images, labels, 50)
     logits = networks(images[None], training=False).numpy()
     np.testing.assert_allclose(errors, np.mean(logits.argmax(2) != labels, axis=1), atol=1e-6)
@@ -99,20 +93,20 @@ def test_quality_is_error_and_loss(sample):
     np.testing.assert_allclose(losses, [float(loss(labels, z)) for z in logits], rtol=1e-5)
 
 
-def test_early_stopping_keeps_the_best_moment_of_each_network(sample):
-    stopping = fitting.EarlyStopping(sample)
-    fitting.trained(sample, fitting.BASE, 60, look=stopping.look, every=10)
+def test_early_stopping_keeps_the_best_moment_of_each_network(data):
+    stopping = fitting.EarlyStopping(data)
+    fitting.trained(data, fitting.BASE, 60, look=stopping.look, every=10)
     history = np.array(stopping.history)  # (looks, 2, 2, K)
     assert stopping.steps == [10, 20, 30, 40, 50, 60]
     for criterion, factor in ((0, 100), (1, 1)):
         networks = stopping.networks(criterion)
-        now = fitting.quality(networks, sample.validation_images, sample.validation_labels)
+        now = fitting.quality(networks, data.validation_images, data.validation_labels)
         best = history[:, 1, criterion].min(axis=0)
         np.testing.assert_allclose(factor * now[criterion], best, rtol=1e-4)
 
 
-def test_moved_images_are_moved_by_up_to_so_much(sample):
-    images = sample.train_images[:300]
+def test_moved_images_are_moved_by_up_to_so_much(data):
+    images = data.train_images[:300]
     result = fitting.moved(tf.constant(images), 2, tf.constant(5)).numpy()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     views = [padded[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
@@ -122,8 +116,8 @@ def test_moved_images_are_moved_by_up_to_so_much(sample):
     assert not np.array_equal(result, again)  # anew in each step
 
 
-def test_our_networks_drop_in_training_alone(sample):
-    images = sample.test_images[None, :50]
+def test_our_networks_drop_in_training_alone(data):
+    images = data.test_images[None, :50]
     plain = fitting.Networks(fitting.BASE, seeds=[0])
     dropping = fitting.Networks(fitting.Setting(dropout=0.4), seeds=[0])
     expected = plain(images, False)
@@ -157,12 +151,12 @@ def test_batch_normalisation_is_that_of_keras():
     np.testing.assert_allclose(networks.normalise(5 * x, 0, True), whole, atol=2e-3)
 
 
-def test_weights_of_pixels_that_are_always_paper(sample):
+def test_weights_of_pixels_that_are_always_paper(data):
     """Only the penalties change them: L2 shrinks them by a share, L1 by an amount, down to 0."""
     steps, seeds = 100, [0]
     first = fitting.Networks(fitting.BASE, seeds).kernels[0].numpy()[0, 0]  # of the corner
     rates = fitting.BASE.rate * (1 - np.arange(steps) / steps)
-    assert sample.train_images[:, 0, 0].max() == 0
+    assert data.train_images[:, 0, 0].max() == 0
     lowered = np.sign(first) * np.maximum(np.abs(first) - 0.001 * rates.sum(), 0)
     assert np.mean(lowered == 0) > 0.3
     for options, expected in (
@@ -170,7 +164,7 @@ def test_weights_of_pixels_that_are_always_paper(sample):
         ({"l2": 0.01}, first * np.prod(1 - 0.01 * rates)),
         ({"l1": 0.001}, lowered),
     ):
-        networks = fitting.trained(sample, fitting.Setting(**options), steps, seeds)
+        networks = fitting.trained(data, fitting.Setting(**options), steps, seeds)
         np.testing.assert_allclose(networks.kernels[0][0, 0], expected, rtol=1e-4, atol=1e-6)
 
 

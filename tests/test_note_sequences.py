@@ -40,7 +40,9 @@ def test_both_cells_and_the_listing_compute_what_those_of_keras_do():
 
 def test_lstms_start_as_those_of_keras():
     ours = sequences.new_lstm(1.0, inputs=2, units=3, networks=1)
-    assert ours[2][0, 0].tolist() == [0] * 3 + [1] * 3 + [0] * 6
+    layer = tf.keras.layers.LSTM(3)
+    layer.build([None, None, 2])
+    assert ours[2][0, 0].tolist() == layer.get_weights()[2].tolist() == [0] * 3 + [1] * 3 + [0] * 6
     np.testing.assert_allclose(ours[1][0] @ ours[1][0].T, np.eye(3), atol=1e-12)
     assert 0.9 < np.abs(ours[0]).max() / np.sqrt(6 / (2 + 12)) < 1
 

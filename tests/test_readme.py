@@ -3,13 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "docs"))
-import results  # noqa: E402
+import results
+from programs import ROOT
 
 README = (ROOT / "README.md").read_text()
 SETUP, TEST = (

@@ -1,18 +1,13 @@
 """Checks datasets/sample.py and drawings.py: the files are whole, and not too easy."""
 
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT, start
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datasets import cifar10, drawings, mnist, sample  # noqa: E402
-from datasets.download import DataError  # noqa: E402
+from datasets import cifar10, drawings, mnist, sample
+from datasets.download import DataError
 
 MAKERS = [sample.make_mnist, sample.make_cifar10, sample.make_cats_dogs]
 
@@ -30,6 +25,10 @@ def flat(images):
     return images.reshape(len(images), -1) / np.float32(255) - np.float32(0.5)
 
 
+IMPORTS = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path; from datasets import sample
+"""
 MAKE = "getattr(sample, sys.argv[1])(Path(sys.argv[2]))\n"
 KILL_IN_THE_LAST_FILE = """
 import os, signal
@@ -43,18 +42,11 @@ Path.write_bytes = write_bytes
 """
 
 
-def in_a_process(code, *args):
-    start = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    start += "from pathlib import Path; from datasets import sample\n"
-    return subprocess.Popen([sys.executable, "-c", start + code, *map(str, args)])
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_killed_run_is_followed_by_two_at_once_that_make_the_same(sample_dir, tmp_path, make):
-    process = in_a_process(KILL_IN_THE_LAST_FILE + MAKE, make.__name__, tmp_path)
+    process = start("-c", IMPORTS + KILL_IN_THE_LAST_FILE + MAKE, make.__name__, tmp_path)
     assert process.wait() == -signal.SIGKILL
-    processes = [in_a_process(MAKE, make.__name__, tmp_path) for _ in range(2)]
+    processes = [start("-c", IMPORTS + MAKE, make.__name__, tmp_path) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert contents(make(tmp_path)) == {
         name: content

@@ -1,6 +1,4 @@
-"""Checks the site's sources: cells of examples, links between notes and examples, notebooks; and,
-where it has been built (python docs/build.py), its pages: that no link leads nowhere.
-"""
+"""Checks the site: cells, links, notebooks; where it is built (docs/build.py), its pages."""
 
 import json
 import os
@@ -13,14 +11,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import cells
 import pytest
 from programs import ROOT
 
+from examples import example01_add_two_numbers as example01
+
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(DOCS / "_ext"))
-
-import cells  # noqa: E402
-
 NOTES = sorted((DOCS / "notes").glob("*.md"))
 EXAMPLES = cells.read_examples()
 each_note = pytest.mark.parametrize("note", NOTES, ids=lambda path: path.stem)
@@ -221,17 +218,12 @@ def test_every_notebook_runs(number, copy):
     assert "a + b = 7.0" in output or re.search(r"test accuracy \S+ on ", output), output[-2000:]
 
 
-def test_flags_of_a_kernel_are_not_taken_for_ours(tmp_path):
+def test_flags_of_a_kernel_are_not_taken_for_ours(monkeypatch, capsys):
     """In an editor's window a cell of the script itself may run, without the notebook's first."""
-    script = tmp_path / "cell.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['ipykernel'] = sys\n"
-        "from examples import example01_add_two_numbers as example01\n"
-        "example01.cli.run(example01.main)\n"
-    )
-    command = [sys.executable, script, "-f", "kernel.json"]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "a = 3.0" in process.stdout, process.stderr  # the default, not the kernel's flag
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(sys, "argv", ["cell.py", "-f", "kernel.json"])
+    example01.cli.run(example01.main)
+    assert "a = 3.0" in capsys.readouterr().out  # the default, not the kernel's flag
 
 
 # --- The pages ------------------------------------------------------------------------------------

@@ -1,21 +1,12 @@
-"""Checks models/vgg16.py: that the network computes what Keras' VGG16 computes with the same
-weights, that every file format gives them back bit for bit, and that whatever is wrong with a file
-is one line that names it.
-"""
-
-import shutil
-import sys
-from pathlib import Path
+"""Checks models/vgg16.py against Keras, and every file format bit for bit, damaged ones too."""
 
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import Trap, one_line_of
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from models import WeightsError, vgg16, vgg16_files  # noqa: E402
+from models import WeightsError, vgg16, vgg16_files
 
 # 64 pixels: fc6 sees 2 x 2 positions, so that their order matters.
 SMALL = vgg16.Config(classes=7, width=2, dense=8, image_size=64)
@@ -102,11 +93,7 @@ def write(folder, form, weights):
 
 def error_of(path, config=SMALL):
     """The text of the WeightsError that the file gives. Any other exception fails the test."""
-    with pytest.raises(WeightsError) as info:
-        vgg16_files.read(path, config)
-    text = str(info.value)
-    assert "\n" not in text
-    return text
+    return one_line_of(WeightsError, vgg16_files.read, path, config)
 
 
 def logits_of(weights, images):
@@ -267,16 +254,6 @@ def test_what_is_wrong_is_named(tmp_path, weights, form):
         assert "vgg_16/fc9/biases is not a weight of VGG16" in told(unknown)
 
 
-class Trap:
-    """An object whose unpickling leaves a trace."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
 def test_npz_with_pickles_is_refused(tmp_path, weights):
     trace = tmp_path / "executed"
     array = np.empty(SMALL.classes, object)
@@ -326,25 +303,14 @@ def test_no_such_file(tmp_path, suffix):
         assert str(path).removesuffix(".index") in text
 
 
-# --- Full size ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def full_checkpoint(tmp_path_factory):
-    """A V1 checkpoint of the published size with random weights, 553 MB; removed afterwards."""
-    folder = tmp_path_factory.mktemp("full")
-    path = folder / "vgg_16.ckpt"
-    vgg16_files.write_v1_checkpoint(path, weights_with_biases(vgg16.Config()))
-    yield path
-    shutil.rmtree(folder)
-
-
 @pytest.mark.slow
-def test_full_size_against_keras_applications(full_checkpoint):
-    assert len(tf.train.list_variables(str(full_checkpoint))) == 34
-    assert 553_000_000 < full_checkpoint.stat().st_size < 554_000_000  # published: 553,436,134
-    weights = vgg16_files.read(full_checkpoint, vgg16.Config())
-    expected_weights = weights_with_biases(vgg16.Config())
+def test_full_size_against_keras_applications(tmp_path):
+    path, expected_weights = tmp_path / "vgg_16.ckpt", weights_with_biases(vgg16.Config())
+    vgg16_files.write_v1_checkpoint(path, expected_weights)
+    assert len(tf.train.list_variables(str(path))) == 34
+    assert 553_000_000 < path.stat().st_size < 554_000_000  # published: 553,436,134
+    weights = vgg16_files.read(path, vgg16.Config())
+    path.unlink()
     assert all(np.array_equal(weights[name], expected_weights[name]) for name in expected_weights)
     del expected_weights
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from side_by_side import seconds, spread, write
+from side_by_side import report, seconds, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -51,10 +51,7 @@ def main() -> None:
         f"loading all of CIFAR-10 from the binary version takes {spread(ratios, '.1f')} times as "
         f"long as reading the bytes of its files; medians of {args.pairs} pairs."
     )
-    print(title)
-    for row in rows:
-        print("{:24} {:>8} {:>12}".format(*row))
-    write(args.output, title, rows, __file__)
+    report(args.output, title, rows, __file__)
 
 
 if __name__ == "__main__":

@@ -34,25 +34,16 @@ def tutorial(data_dir: Path, seed: int, epochs: int) -> dict:
 
     tf.keras.utils.set_random_seed(seed)
     data = cifar10.load("full", data_dir)
-    images = (
-        np.concatenate([data.train_images, data.validation_images]) / 255.0
-    )  # float64, as there
+    images = np.concatenate([data.train_images, data.validation_images]) / 255.0  # float64
     labels = np.concatenate([data.train_labels, data.validation_labels])
     test = (data.test_images / 255.0, data.test_labels)
     layers = tf.keras.layers
-    model = tf.keras.Sequential(
-        [
-            layers.Input((32, 32, 3)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
+    stack = [layers.Input((32, 32, 3))]
+    for filters in (32, 64):
+        stack += [layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D(2)]
+    stack += [layers.Conv2D(64, 3, activation="relu"), layers.Flatten()]
+    stack += [layers.Dense(64, activation="relu"), layers.Dense(10)]
+    model = tf.keras.Sequential(stack)
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
     began = time.perf_counter()
@@ -168,7 +159,7 @@ def main() -> None:
         f"Example 14's training step computes {speed:.0f} GFLOP/s, {share:.0%} of what a "
         f"{precision} matrix product beside it reaches."
     )
-    report(title, rows, __file__, args)
+    report(args.output, title, rows, __file__, "--seeds", *args.seeds, *epochs_flag(args))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from side_by_side import seconds, write
+from side_by_side import report, seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -134,12 +134,8 @@ def main() -> None:
         *compare(DECODERS, jpegs, images),
         *compare(SHRINKERS, images, [exactly(image) for image in images]),
     ]
-    print(title)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)))
     flags = ["--data", args.data] if args.data != "full" else []
-    write(args.output, title, rows, __file__, *flags)
+    report(args.output, title, rows, __file__, *flags)
 
 
 if __name__ == "__main__":

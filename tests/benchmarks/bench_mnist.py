@@ -46,32 +46,17 @@ def peer(name: str, data_dir: Path, seed: int, epochs: int | None) -> float:
     labels = np.concatenate([data.train_labels, data.validation_labels])
     test = (data.test_images / 255.0, data.test_labels)
     layers = tf.keras.layers
+    stack = [layers.Input((28, 28, 1))]
     if name == "quickstart":
-        model = tf.keras.Sequential(
-            [
-                layers.Input((28, 28, 1)),
-                layers.Flatten(),
-                layers.Dense(128, activation="relu"),
-                layers.Dropout(0.2),
-                layers.Dense(10),
-            ]
-        )
+        stack += [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dropout(0.2)]
         options = {"epochs": epochs or 5}
     else:
-        model = tf.keras.Sequential(
-            [
-                layers.Input((28, 28, 1)),
-                layers.Conv2D(32, 3, activation="relu"),
-                layers.MaxPooling2D(2),
-                layers.Conv2D(64, 3, activation="relu"),
-                layers.MaxPooling2D(2),
-                layers.Flatten(),
-                layers.Dropout(0.5),
-                layers.Dense(10),
-            ]
-        )
+        for filters in (32, 64):
+            stack += [layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D(2)]
+        stack += [layers.Flatten(), layers.Dropout(0.5)]
         images, test = images.astype("float32"), (test[0].astype("float32"), test[1])
         options = {"epochs": epochs or 15, "batch_size": 128, "validation_split": 0.1}
+    model = tf.keras.Sequential([*stack, layers.Dense(10)])
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
     model.fit(images, labels, verbose=2, **options)
@@ -127,7 +112,7 @@ def main() -> None:
         f"seeds. Short: {' '.join(SHORT)}. quickstart: TensorFlow's for beginners; mnist_convnet: "
         "keras.io's."
     )
-    report(title, rows, __file__, args)
+    report(args.output, title, rows, __file__, "--seeds", *args.seeds, *epochs_flag(args))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from side_by_side import seconds, spread, write
+from side_by_side import report, seconds, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -120,7 +120,6 @@ def main() -> None:
     largest = max(4 * int(np.prod(shape)) for shape in CONFIG.shapes().values()) / 1e6
     header = ["step", "seconds, median (range)", "peak of memory", "of the largest layer", "file"]
     rows = []
-    print("  ".join(header))
     with tempfile.TemporaryDirectory() as folder:
         maker = Path(__file__).with_name("make_random_vgg16.py")
         command = [sys.executable, maker, Path(folder) / CHECKPOINT]
@@ -133,21 +132,15 @@ def main() -> None:
             ]
             peak = statistics.median(result["peak"] for result in results)
             size = results[0]["bytes"] / 1e6
-            rows.append(
-                [
-                    name,
-                    spread([result["seconds"] for result in results], ".1f"),
-                    f"{peak:,.0f} MB",
-                    f"{peak / largest:.1f} times",
-                    f"{size:.1f} MB" if size else "",
-                ]
-            )
-            print("  ".join(rows[-1]), flush=True)
+            times = spread([result["seconds"] for result in results], ".1f")
+            cells = [f"{peak:,.0f} MB", f"{peak / largest:.1f} times"]
+            rows.append([name, times, *cells, f"{size:.1f} MB" if size else ""])
+            print(name, *rows[-1][1:3], sep="  ", flush=True)
     title = (
         f"VGG16 of full size, random weights, largest layer {largest:.0f} MB: each step in a "
         f"process of its own, {args.repeats} times. Memory is above what the process had before."
     )
-    write(args.output, title, [header, *rows], __file__)
+    report(args.output, title, [header, *rows], __file__)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,17 @@ About two minutes on two cores, and 2 GB of memory.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from side_by_side import seconds, spread, write
+from side_by_side import report, seconds, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from examples.helpers import device  # noqa: E402  # isort: skip  # before TensorFlow
+import examples.helpers  # noqa: E402, F401  # isort: skip  # before TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
@@ -131,51 +130,29 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="PATH", help="write the figures as JSON too")
     args = parser.parse_args()
 
-    gigaflop = gigaflop_per_image(vgg16.Config())
-    processor = device.processor().get("model name", platform.processor())
-    print(f"{processor}, {device.cores()} cores, TensorFlow {tf.__version__}")
-    print(f"full-size VGG16, random weights and images; {gigaflop:.1f} GFLOP an image without fc8")
     weights = vgg16.random_weights(vgg16.Config(), seed=0)
-    extraction = {}
-    print(f"\nmedian of {args.pairs} pairs   images/s   GFLOP/s   matrix product   share (range)")
+    head, shares = measure_head_epoch(), []
+    rows = [["arithmetic", "images a second", "GFLOP/s", "matrix product", "share (range)"]]
     for dtype in (tf.float32, tf.bfloat16):
-        row = extraction[dtype.name] = measure_extraction(weights, dtype, args.pairs)
-        print(
-            f"{dtype.name:18} {row['images_per_second']:9.2f} {row['gflop_per_second']:9.0f} "
-            f"{row['matrix_product_gflop_per_second']:16.0f}   {row['share_of_matrix_product']}"
-        )
-
-    head = measure_head_epoch()
-    print(f"\none epoch of {HEAD_IMAGES:,} images     seconds")
-    print(f"top layer, stored features {head:9.3f}")
-    ratios = {}
-    for name, row in extraction.items():
-        whole = HEAD_IMAGES / row["images_per_second"]
-        ratios[name] = head / whole
-        print(
-            f"whole network, {name:11} {whole:9.0f}   extrapolated from images/s; "
-            f"the top layer takes 1/{whole / head:.0f} of it"
-        )
-    if args.output:
-        header = ["arithmetic", "images a second", "GFLOP/s", "matrix product", "share (range)"]
-        rows = [
+        found = measure_extraction(weights, dtype, args.pairs)
+        rows.append(
             [
-                name,
-                f"{row['images_per_second']:.1f}",
-                f"{row['gflop_per_second']:.0f}",
-                f"{row['matrix_product_gflop_per_second']:.0f}",
-                row["share_of_matrix_product"],
+                dtype.name,
+                f"{found['images_per_second']:.1f}",
+                f"{found['gflop_per_second']:.0f}",
+                f"{found['matrix_product_gflop_per_second']:.0f}",
+                found["share_of_matrix_product"],
             ]
-            for name, row in extraction.items()
-        ]
-        shares = ", ".join(f"1/{1 / share:.0f} in {name}" for name, share in ratios.items())
-        title = (
-            "full-size VGG16, random weights: feature extraction beside the machine's own "
-            f"matrix product, median of {args.pairs} pairs. An epoch of the top layer on stored "
-            f"features of {HEAD_IMAGES:,} images takes {head:.2f} s; of an epoch through the "
-            f"whole network (extrapolated from the images a second) that is {shares}."
         )
-        write(args.output, title, [header, *rows], __file__)
+        whole = HEAD_IMAGES / found["images_per_second"]
+        shares.append(f"1/{whole / head:.0f} in {dtype.name}")
+    title = (
+        "full-size VGG16, random weights: feature extraction beside the machine's own "
+        f"matrix product, median of {args.pairs} pairs. An epoch of the top layer on stored "
+        f"features of {HEAD_IMAGES:,} images takes {head:.2f} s; of an epoch through the "
+        f"whole network (extrapolated from the images a second) that is {', '.join(shares)}."
+    )
+    report(args.output, title, rows, __file__)
 
 
 if __name__ == "__main__":

@@ -49,19 +49,14 @@ def epochs_flag(args: argparse.Namespace) -> list[object]:
     return ["--epochs", args.epochs] if args.epochs else []
 
 
-def report(title: str, rows: list[list[str]], script: str, args: argparse.Namespace) -> None:
-    """Print the table that a script has measured with make_parser's flags, and write it as JSON."""
+def report(
+    output: Path | None, title: str, rows: list[list[str]], script: str, *flags: object
+) -> None:
+    """Print a table; where asked to, write it with title and command, for docs/results.py."""
     print(title)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)))
-    write(args.output, title, rows, script, "--seeds", *args.seeds, *epochs_flag(args))
-
-
-def write(
-    output: Path | None, title: str, rows: list[list[str]], script: str, *flags: object
-) -> None:
-    """Write a table with its title and its command, for docs/results.py, where asked to."""
     if output:
         words = ["python", Path(script).resolve().relative_to(ROOT).as_posix(), *flags]
         result = {"title": title, "command": " ".join(map(str, words)), "table": rows}
