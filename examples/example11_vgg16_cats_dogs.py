@@ -200,9 +200,10 @@ def plot_grad_cam(network, images: np.ndarray, path: Path, truth=()) -> Path:
 # wants a table `id,label`: the number in a name, and the probability of a dog.
 
 
-def answer_pictures(path: Path, trained: Path, weights: Path | None, dtype) -> dict:
+def answer_pictures(path: Path, trained: Path, weights: str, dtype) -> dict:
     """Tell cats from dogs in a picture, or in all pictures of a folder."""
-    network = vgg16_files.read_with_part(trained, weights, dtype)
+    base = None if weights in ("full", "blocks") else Path(weights)
+    network = vgg16_files.read_with_part(trained, base, dtype)
     size, names, rows, first = network.config.image_size, [], [], []
     infer = tf.function(lambda x: tf.nn.softmax(network(vgg16.preprocess(x, size))))
     for name, image in read_pictures(path, size):
@@ -242,12 +243,11 @@ def main(argv: list[str] | None = None) -> dict:
     dtype, folder = device.start(args.precision), args.models_dir / NAME
     trained = folder / "trained.npz"  # what training changes, and of which weights
     if args.image:
-        base = None if args.weights in ("full", "blocks") else Path(args.weights)
-        return answer_pictures(args.image, trained, base, dtype)
+        return answer_pictures(args.image, trained, args.weights, dtype)
     data = cats_dogs.load(args.data, args.data_dir, args.small)
     parts, labels, metrics = choose(data, args.train_images, args.test_images)
-    more = args.data, args.data_dir, sample_vgg16.checkpoint
-    path = pretrained.find_vgg16(args.weights, *more)
+    sample = sample_vgg16.checkpoint
+    path = pretrained.find_vgg16(args.weights, args.data, args.data_dir, sample)
     network, source = vgg16_files.load(path, dtype, trained=(FINE_TUNED,))
     print(f"VGG16_{network.config.classes} from {cli.shown(path)}")
     more = network, source, data, parts, folder / "features"

@@ -40,8 +40,8 @@ Arrays = Iterable[tuple[str, np.ndarray]]  # names and arrays, one after another
 # VGG16 has 138 million weights, 553 MB, of which 411 MB are the kernel of fc6. To
 # convert a file, one array at a time is enough: what reads a file is a generator here,
 # which yields a name and an array, and reads the next one when it is asked for it.
-# `vgg16_files.each_array` is one for every format in which VGG16 is to be had. With
-# --weights blocks it is the thirteen convolutions alone, 15 million weights.
+# models/vgg16_files.py has one, `each_array`, for all formats that VGG16 is found in.
+# With --weights blocks it is the thirteen convolutions alone, 15 million weights.
 #
 # %% 1. What is inside an .npz file
 # It is a zip archive, and each of its members an .npy file with one array
@@ -153,13 +153,11 @@ def as_float16(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
 
 def keras_places(config: vgg16.Config) -> dict[str, str]:
     """Return where in Keras' file each weight is, by TF-slim's names."""
-    kernels = [name for name in config.shapes() if name.endswith("/weights")]
     places = {}
-    for kind, part in (("conv2d", "/conv"), ("dense", "/fc")):
-        for number, name in enumerate(name for name in kernels if part in name):
-            folder = f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars"
-            places[name] = f"{folder}/0"
-            places[name.replace("/weights", "/biases")] = f"{folder}/1"
+    for number, name in enumerate(config.shapes()):  # a kernel, its bias, a kernel ...
+        kind, first = ("dense", 26) if "/fc" in name else ("conv2d", 0)
+        layer = f"{kind}_{(number - first) // 2}".removesuffix("_0")
+        places[name] = f"layers/{layer}/vars/{number % 2}"
     return places
 
 
@@ -206,13 +204,9 @@ def get_crops(size: int, seed: int) -> np.ndarray:
 
 
 def predict_with_ours(network: vgg16.VGG16, images: np.ndarray) -> np.ndarray:
-    """Return float32 logits (N, classes) for uint8 images (N, size, size, 3).
-
-    Where there is no top layer, it is the features (N, F).
-    """
-    size, compute = network.config.image_size, network
-    if not network.config.classes:
-        compute = network.features
+    """Return float32 logits or features, (N, F), of uint8 images (N, size, size, 3)."""
+    size = network.config.image_size
+    compute = network if network.config.classes else network.features
     return predict(lambda x: compute(vgg16.preprocess(x, size)), images, BATCH)
 
 
@@ -240,7 +234,7 @@ def load(npz: Path) -> vgg16.VGG16:
     config = vgg16.Config.of(shapes, pooling=("mean5",))
     network = vgg16.VGG16(vgg16.random_weights(config, 0), config)
     found = load_by_name("all", network.weights, read_npz(npz))
-    if len(found["loaded"]) < len(network.weights):
+    if len(found["loaded"]) < len(network.weights) or found["unexpected"]:
         raise WeightsError(f"{npz} does not hold the weights of a VGG16")
     if config.classes:
         below = {n: v for n, v in network.weights.items() if "/fc8/" not in n}
@@ -271,10 +265,11 @@ def main(argv: list[str] | None = None) -> dict:
     load_by_name("float16", network.weights, read_npz(half))
     rounded, answers = predict_with_ours(network, images), outputs.argmax(axis=1)
     change = np.abs(rounded - outputs).max() / largest
-    print(f"   {half.stat().st_size:,} bytes; outputs change by {change:.1e}")
+    size = half.stat().st_size
+    print(f"   {size:,} bytes; outputs change by {change:.1e} of the largest")
     print("4. Keras")
-    arrays = read_npz(npz)
-    keras = write_keras(folder / "vgg_16.weights.h5", arrays, network.config)
+    keras, arrays = folder / "vgg_16.weights.h5", read_npz(npz)
+    write_keras(keras, arrays, network.config)
     theirs = predict_with_keras(keras, network.config, images)
     metrics = {
         "data": "crops of photographs, float16; correct: what float32 says",
@@ -293,7 +288,7 @@ def main(argv: list[str] | None = None) -> dict:
 # %% What to try next
 # * Read vgg_16.npz with dict(np.load(...)): how long does it take, how much memory?
 # * Round to fewer digits still, 8 bits and a scale for each channel: what is left?
-# * Example 07 takes a file of yours in place of the checkpoint: --weights vgg_16.npz.
+# * Examples 07 and 11 take a file of yours, too: --weights vgg_16.npz.
 
 if __name__ == "__main__":
     cli.run(main)

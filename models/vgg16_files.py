@@ -102,14 +102,14 @@ def each_array(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _each_of_checkpoint(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", str(path))
+    if not os.path.isfile(prefix) and not os.path.isfile(f"{prefix}.index"):
+        raise WeightsError(f"{path} needs {prefix}.index beside it, which is missing")
     with tempfile.TemporaryDirectory() as folder:
         if re.search(r"[^\w :/.-]", Path(prefix).as_posix()):
             # To TensorFlow, a name is a pattern, in which "[" has a meaning of its own.
             for file in glob.glob(f"{glob.escape(prefix)}*"):
                 os.symlink(os.path.abspath(file), f"{folder}/weights{file[len(prefix) :]}")
             prefix = f"{folder}/weights"
-        if not os.path.isfile(prefix) and not os.path.isfile(f"{prefix}.index"):
-            raise WeightsError(f"{path} needs {prefix}.index beside it, which is missing")
         reader = tf.train.load_checkpoint(prefix)
         others = {"global_step", "vgg_16/mean_rgb"}  # in TF-slim's file, but no weights
         for name in sorted(set(reader.get_variable_to_shape_map()) - others):
@@ -127,7 +127,7 @@ def _each_of_keras(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     packed = path.suffix.lower() == ".keras"  # a zip archive with a .weights.h5 in it
     source = io.BytesIO(zipfile.ZipFile(path).read("model.weights.h5")) if packed else path
     with h5py.File(source) as file:
-        layers = _keras_layers(file)
+        layers = _keras_layers(file, path)
         count = tuple(sum(kernel.ndim == ndim for kernel, _ in layers) for ndim in (4, 2))
         if count not in ((13, 0), (13, 3)):
             raise WeightsError(
@@ -149,7 +149,7 @@ def _each_of_keras(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield name.replace("/weights", "/biases"), biases[()]
 
 
-def _keras_layers(file: h5py.File) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
+def _keras_layers(file: h5py.File, path: Path) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
     """Return kernel and biases of each layer, convolutions first.
 
     All layouts have a folder for each layer, at whatever depth. The folders are numbered, or the
@@ -175,8 +175,7 @@ def _keras_layers(file: h5py.File) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
         kernel, *others = sorted(folders[name], key=lambda array: -array.ndim)
         if kernel.ndim not in (2, 4) or [array.ndim for array in others] != [1]:
             shapes = ", ".join(str(array.shape) for array in folders[name])
-            where = f"{file.filename}: {name or 'it'}"
-            raise WeightsError(f"{where} holds {shapes}, not a kernel and its biases")
+            raise WeightsError(f"{path}: {name} holds {shapes}, not a kernel and its biases")
         layers.append((kernel, others[0]))
     return sorted(layers, key=lambda layer: -layer[0].ndim)
 

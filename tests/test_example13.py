@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from programs import arguments, error_of, run, start, stop_when
-from test_vgg16 import BIASES, SMALL, weights_with_biases
+from test_vgg16 import BIASES, SMALL, weights_with_biases, write_keras
 
 from datasets import pretrained
 from examples import example13_npz_weights_vgg16 as example13
@@ -79,6 +79,22 @@ def test_a_whole_run(finished, sample_dir):
     for written in ("vgg_16.npz", "checkpoint/vgg_16.ckpt", "vgg_16.weights.h5"):
         read = vgg16_files.read(folder / written)  # as example 07 does
         assert_same(read, vgg16_files.read(path, sample_vgg16.config(20)))
+
+
+def test_the_blocks_alone(weights, tmp_path):
+    """From Keras' file, in a folder whose name has a meaning for TensorFlow; features are alike."""
+    folder = tmp_path / "[1]"
+    blocks = {name: array for name, array in weights.items() if "/fc" not in name}
+    write_keras(tmp_path / "notop.h5", blocks)
+    argv = "--weights", tmp_path / "notop.h5", "--models-dir", folder
+    metrics, output = run(example13.main, *argv)
+    assert metrics["test_accuracy"] > 0.9  # of the strongest features are the same
+    assert 0 < metrics["largest_change_of_an_output"] < 0.01
+    assert metrics["largest_difference_to_keras"] < 1e-4
+    assert metrics["parameters"] == sum(array.size for array in blocks.values())
+    assert "   all: 26 loaded\n3. float16" in output
+    for written in ("vgg_16.npz", "checkpoint/vgg_16.ckpt", "vgg_16.weights.h5"):
+        assert_same(vgg16_files.read(folder / example13.NAME / written), blocks)
 
 
 def test_a_run_that_is_killed_harms_nothing(finished, sample_dir, tmp_path):
@@ -222,8 +238,10 @@ def test_keras_own_vgg16_loads_the_file_of_full_size(tmp_path):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_checkpoint_that_lacks_a_weight(weights, tmp_path, capsys):
-    path = tmp_path / "vgg_16.ckpt"
-    vgg16_files.write_v1_checkpoint(path, {n: w for n, w in weights.items() if n != BIASES})
+@pytest.mark.parametrize("other", ["lacks a weight", "has one more"])
+def test_a_checkpoint_of_another_network(weights, tmp_path, capsys, other):
+    path, more = tmp_path / "vgg_16.ckpt", weights | {"vgg_16/fc9/biases": weights[BIASES]}
+    less = {name: array for name, array in weights.items() if name != BIASES}
+    vgg16_files.write_v1_checkpoint(path, less if other == "lacks a weight" else more)
     told = "does not hold the weights of a VGG16"
     assert told in error_of(example13.main, capsys, "--weights", path, "--models-dir", tmp_path)

@@ -1,17 +1,26 @@
 """Checks models/vgg16.py against Keras, and every file format bit for bit, damaged ones too."""
 
+import os
+import shutil
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
-from programs import Trap, one_line_of
+from programs import ROOT, Trap, one_line_of
 
+from datasets import cats_dogs, drawings, pretrained
+from datasets.squares import read_photographs
+from examples.helpers.report import tf
 from models import WeightsError, vgg16, vgg16_files
 
 # 64 pixels: fc6 sees 2 x 2 positions, so that their order matters.
 SMALL = vgg16.Config(classes=7, width=2, dense=8, image_size=64)
+BLOCKS = vgg16.Config(0, width=2, dense=0, image_size=48, pooling=("mean4", "max5"))
 FORMATS = ("V1", "V2", "npz", "h5", "h5 nested")
+SAVED = ("numbers.weights.h5", "numbers.h5", "numbers.keras", "names.h5", "backwards.h5")
 BIASES = "vgg_16/conv3/conv3_2/biases"  # stands for any weight
+FIRST_KERNEL = vgg16_files.FIRST_KERNEL
 
 
 def weights_with_biases(config, seed=0):
@@ -86,9 +95,20 @@ def write(folder, form, weights):
         )
     elif form == "npz":
         np.savez(path, **weights)
+    elif form in SAVED:  # by Keras itself; with an optimizer that has a state for every weight
+        path = folder / form
+        first = {FIRST_KERNEL: weights[FIRST_KERNEL][:, :, ::-1]}
+        model = small_keras(weights | first, form.partition(".")[0])
+        model.compile("adam")
+        model.optimizer.build(model.trainable_variables)
+        (model.save_weights if "weights" in form else model.save)(path)
     else:
         write_keras(path, weights, nested=form == "h5 nested")
     return path
+
+
+def without_dense(weights):
+    return {name: array for name, array in weights.items() if "/fc" not in name}
 
 
 def error_of(path, config=SMALL):
@@ -100,22 +120,33 @@ def logits_of(weights, images):
     return vgg16.VGG16(weights, SMALL)(vgg16.preprocess(images, 64)).numpy()
 
 
-def small_keras(weights):
-    """The network of SMALL, built from Keras' layers with the same weights."""
-    stack = [tf.keras.Input((64, 64, 3))]
-    for block, count in enumerate((2, 2, 3, 3, 3), 1):
-        filters = (2, 4, 8, 16, 16)[block - 1]
-        for _ in range(count):
-            stack.append(tf.keras.layers.Conv2D(filters, 3, padding="same", activation="relu"))
-        stack.append(tf.keras.layers.MaxPooling2D())
-    stack += [
-        tf.keras.layers.Flatten(),
-        tf.keras.layers.Dense(8, activation="relu"),
-        tf.keras.layers.Dense(8, activation="relu"),
-        tf.keras.layers.Dense(7),
-    ]
+def small_keras(weights, names="numbers"):
+    """The network of SMALL or BLOCKS, built from Keras' layers with the same weights.
+
+    Layers have the numbers that Keras gives them, from 8 on; or the names that they have in Keras'
+    own VGG16; or names in the wrong order of the alphabet.
+    """
+    layers = tf.keras.layers
+    tf.keras.backend.clear_session()
+    for _ in range(8 if names == "numbers" else 0):
+        layers.Conv2D(1, 1), layers.Dense(1)
+    pairs, stack = keras_layers(weights), [tf.keras.Input((64, 64, 3))]
+    for number, (name, (kernel, _)) in enumerate(pairs.items()):
+        given = {"numbers": None, "names": name, "backwards": f"layer{99 - number}"}[names]
+        activation = None if name == "predictions" else "relu"
+        if name == "fc1":
+            stack.append(layers.Flatten())
+        if kernel.ndim == 4:
+            more = {"padding": "same", "activation": activation, "name": given}
+            stack.append(layers.Conv2D(kernel.shape[-1], 3, **more))
+        else:
+            stack += [layers.Dropout(0.1)] * (activation is None)  # it has a state, too
+            stack.append(layers.Dense(kernel.shape[-1], activation, name=given))
+        if name in ("block1_conv2", "block2_conv2") or name.endswith("_conv3"):
+            stack.append(layers.MaxPooling2D())
     model = tf.keras.Sequential(stack)
-    model.set_weights([array for pair in keras_layers(weights).values() for array in pair])
+    for layer, pair in zip((x for x in model.layers if x.weights), pairs.values(), strict=True):
+        layer.set_weights(pair)
     return model
 
 
@@ -134,6 +165,32 @@ def test_new_top_layer(weights, images):
     conv5, logits = network.upper_layers(network.lower_blocks(inputs))
     assert np.array_equal(logits, network(inputs))
     assert conv5.shape == (3, 4, 4, 16)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_the_blocks_alone(weights, images, dtype):
+    """Features are what NumPy pools; they come with every image size; a top layer can be put on."""
+    blocks = without_dense(weights)
+    everything = ("mean4", "max4", "mean5", "max5")
+    for size in (48, 80):
+        config = vgg16.Config.of(blocks, size, everything)
+        assert (config, config.features) == (vgg16.Config(0, 2, 0, size, everything), 64)
+        network, inputs = vgg16.VGG16(blocks, config, dtype), vgg16.preprocess(images, size)
+        features, pool4 = network.features(inputs), network.lower_blocks(inputs)
+        with pytest.raises(ValueError, match="no top layer"):
+            network(inputs)
+        network.replace_top(np.eye(64, 3, dtype=np.float32), np.zeros(3, np.float32))
+        assert network.config.classes == 3
+        assert list(network.weights) == list(network.config.shapes())
+        conv5, logits = network.upper_layers(pool4)
+        for array, side in ((pool4, size // 16), (conv5, size // 16)):
+            assert (array.shape, array.dtype) == ((3, side, side, 16), dtype)
+        last = [tf.cast(array, tf.float32).numpy() for array in (pool4, conv5)]
+        expected = [pooled for x in last for pooled in (x.mean(axis=(1, 2)), x.max(axis=(1, 2)))]
+        np.testing.assert_allclose(features, np.concatenate(expected, axis=1), rtol=1e-5)
+        assert features.dtype == logits.dtype == tf.float32
+        np.testing.assert_allclose(logits, features[:, :3], rtol=1e-5)
+        np.testing.assert_allclose(network(inputs), logits, rtol=1e-5)
 
 
 def test_dropout_only_in_training(images):
@@ -165,21 +222,29 @@ def test_what_names_features_depends_on_all_below_the_top_layer(weights):
     assert vgg16.feature_source(other, SMALL, tf.float32) == source
     changed = {**weights, BIASES: weights[BIASES] + np.float32(1e-6)}
     renamed = {name.replace("fc6", "fc9"): array for name, array in weights.items()}
-    for weights, dtype in ((changed, tf.float32), (renamed, tf.float32), (other, tf.bfloat16)):
-        assert vgg16.feature_source(weights, SMALL, dtype) != source
+    for arrays, dtype in ((changed, tf.float32), (renamed, tf.float32), (other, tf.bfloat16)):
+        assert vgg16.feature_source(arrays, SMALL, dtype) != source
+    kinds = [(48, ("mean4",)), (80, ("mean4",)), (48, ("max4",)), (48, ("mean4", "max4"))]
+    configs = [vgg16.Config(0, 2, 0, *kind) for kind in kinds]
+    blocks = without_dense(weights)
+    sources = [vgg16.feature_source(blocks, config, tf.float32) for config in configs]
+    assert all(sources.count(source) == 1 for source in sources)
 
 
 # --- Formats --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_read_gives_back_what_was_written(tmp_path, form, weights, images):
-    read = vgg16_files.read(write(tmp_path, form, weights), SMALL)
-    assert list(read) == list(SMALL.shapes())
+@pytest.mark.parametrize("top", [True, False], ids=["whole", "blocks"])
+@pytest.mark.parametrize("form", FORMATS + SAVED)
+def test_read_gives_back_what_was_written(tmp_path, form, top, weights):
+    weights = weights if top else without_dense(weights)
+    read = vgg16_files.read(write(tmp_path, form, weights))
+    config = vgg16.Config.of(read, 48, ("mean4", "max5"))
+    assert config == (SMALL if top else BLOCKS)
+    assert list(read) == list(config.shapes())
     for name, array in weights.items():
         assert read[name].dtype == np.float32
         assert np.array_equal(read[name], array), name
-    assert np.array_equal(logits_of(read, images), logits_of(weights, images))
 
 
 def test_v1_checkpoint_is_like_tf_slims(tmp_path, weights):
@@ -194,19 +259,26 @@ def test_v1_checkpoint_is_like_tf_slims(tmp_path, weights):
     assert set(types.values()) == {tf.float32}
 
 
-@pytest.mark.parametrize("form", ["V1", "npz", "h5"])  # TensorFlow finds no V2 behind a "["
-def test_a_path_may_have_any_characters(tmp_path, form, weights):
-    folder = tmp_path / "[1] a*b? ä"
-    folder.mkdir()
-    path = write(folder, form, weights)
-    assert np.array_equal(vgg16_files.read(path, SMALL)[BIASES], weights[BIASES])
+@pytest.mark.parametrize("form", ["V1", "V2", "npz", "h5", "numbers.keras"])
+@pytest.mark.parametrize("name", ["[1] a*b?", "\\ {0} %s ~", "\"'\n😀 ä", os.fsdecode(b"caf\xe9")])
+def test_a_path_may_have_any_characters(tmp_path, form, name, weights):
+    (tmp_path / "plain").mkdir()
+    path = write(tmp_path / "plain", form, weights)
+    folder = (tmp_path / "plain").rename(tmp_path / name)
+    for file in folder.glob(f"{path.name}*"):
+        file.rename(folder / f"{name}{file.name}")
+    read = vgg16_files.read(folder / f"{name}{path.name}")
+    assert np.array_equal(read[BIASES], weights[BIASES])
 
 
-def test_v2_checkpoint_by_prefix_or_index(tmp_path, weights):
+def test_v2_checkpoint_by_prefix_or_either_file(tmp_path, weights):
     prefix = write(tmp_path, "V2", weights)
     assert not prefix.exists()
-    for path in (prefix, tmp_path / "v2.ckpt.index"):
-        assert np.array_equal(vgg16_files.read(path, SMALL)[BIASES], weights[BIASES])
+    for suffix in ("", ".index", ".data-00000-of-00001"):
+        path = tmp_path / f"v2.ckpt{suffix}"
+        assert np.array_equal(vgg16_files.read(path)[BIASES], weights[BIASES])
+    (tmp_path / "v2.ckpt.index").unlink()
+    assert f"{prefix}.index beside it" in error_of(path)
 
 
 def test_keras_file_is_for_blue_green_red(tmp_path, weights, images):
@@ -224,12 +296,38 @@ def test_keras_file_is_for_blue_green_red(tmp_path, weights, images):
 # --- What can be wrong ----------------------------------------------------------------------------
 
 
-def test_other_keras_files_are_refused(tmp_path):
-    """What today's Keras writes has another layout, under the same suffix."""
-    model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(3, name="fc1")])
-    for name in ("new.weights.h5", "whole_model.h5", "whole_model.keras"):
-        (model.save_weights if "weights" in name else model.save)(tmp_path / name)
-        assert name in error_of(tmp_path / name)
+def conv(filters=2, **more):
+    return tf.keras.layers.Conv2D(filters, 3, padding="same", **more)
+
+
+OTHERS = {  # layers of other networks, and what is said of them
+    "no convolution": (lambda: [tf.keras.layers.Dense(3)], "holds 0 convolutions and 1 dense"),
+    "VGG19": (lambda: [conv() for _ in range(16)], "holds 16 convolutions and 0 dense layers"),
+    "an own top": (
+        lambda: [*(conv() for _ in range(13)), tf.keras.layers.Dense(3)],
+        "holds 13 convolutions and 1 dense layers, where VGG16 has 13 and 3, or the 13 alone",
+    ),
+    "other widths": (
+        lambda: [conv() for _ in range(13)],
+        "conv2/conv2_1/weights has shape (3, 3, 2, 2), expected (3, 3, 2, 4)",
+    ),
+    "no biases": (lambda: [conv(use_bias=False)], "holds (3, 3, 3, 2), not a kernel and its bi"),
+    "normalised": (
+        lambda: [conv(), tf.keras.layers.BatchNormalization()],
+        "holds (2,), (2,), (2,), (2,), not a kernel",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["new.weights.h5", "whole_model.h5", "whole_model.keras"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_networks_of_keras_are_refused(tmp_path, name, other):
+    make, words = OTHERS[other]
+    model = tf.keras.Sequential([tf.keras.Input((4, 4, 3)), *make()])
+    (model.save_weights if "weights" in name else model.save)(tmp_path / name)
+    text = error_of(tmp_path / name, None)
+    assert str(tmp_path / name) in text
+    assert words in text
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -242,14 +340,17 @@ def test_what_is_wrong_is_named(tmp_path, weights, form):
 
     size = "conv1_1/weights has shape (3, 3, 3, 2), expected (3, 3, 3, 64)"
     assert size in told(weights, vgg16.Config())
+    assert "fc6/weights is missing" in told(without_dense(weights))
     for array, text in (
         (np.zeros(9, np.float32), "has shape (9,), expected (8,)"),
         (np.zeros(8, np.float64), "has dtype float64, expected float32"),
         (np.array([np.nan] * 8, np.float32), "holds values that are not finite"),
     ):
-        assert f"{BIASES} {text}" in told({**weights, BIASES: array})
+        assert f"{BIASES} {text}" in told({**weights, BIASES: array}, None)
     if not form.startswith("h5"):
-        assert f"{BIASES} is missing" in told({n: weights[n] for n in weights if n != BIASES})
+        for name in (BIASES, FIRST_KERNEL):
+            changed = {n: weights[n] for n in weights if n != name}
+            assert f"{name} is missing" in told(changed, None)
         unknown = {**weights, "vgg_16/fc9/biases": np.zeros(3, np.float32)}
         assert "vgg_16/fc9/biases is not a weight of VGG16" in told(unknown)
 
@@ -301,6 +402,81 @@ def test_no_such_file(tmp_path, suffix):
         text = error_of(path)
         assert text.startswith("there is no file of weights at ")
         assert str(path).removesuffix(".index") in text
+
+
+# --- Parts, and what was published ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SMALL, BLOCKS], ids=["whole", "blocks"])
+def test_trained_layers_come_back_with_the_rest(tmp_path, weights, images, config):
+    weights = weights if config.dense else without_dense(weights)
+    base, part = write(tmp_path, "npz", weights), tmp_path / "part.npz"
+    more = config.image_size, config.pooling
+    network, source = vgg16_files.load(base, tf.bfloat16, ("conv5",), *more)
+    rng = np.random.default_rng(4)
+    network.replace_top(rng.normal(size=(config.features, 3)), np.zeros(3))
+    for weight in network.weights_of(["conv5"]).values():
+        weight.assign_add(rng.normal(0, 0.01, weight.shape))
+    vgg16_files.write_part(part, network, ("conv5", "fc8"), base, source)
+    again = vgg16_files.read_with_part(part, None, tf.bfloat16)
+    assert again.config == network.config
+    inputs = vgg16.preprocess(images, config.image_size)
+    assert np.array_equal(again(inputs), network(inputs))
+
+
+def test_which_file_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "download", lambda remote, folder: folder / remote.path)
+
+    def find(weights, data="full"):
+        return pretrained.find_vgg16(weights, data, tmp_path, lambda *given: given)
+
+    folder = tmp_path / "vgg16"
+    folder.mkdir()
+    (folder / "vgg_16.ckpt").touch()
+    assert find("full") == folder / "vgg_16.ckpt"
+    assert find("blocks") == find("blocks", "sample") == folder / pretrained.BLOCKS
+    assert find("./blocks", "sample") == Path("blocks")
+    sample = tmp_path / "sample" / "vgg16", drawings.OTHER_KINDS, drawings.drawn_objects
+    assert find("full", "sample") == sample
+    monkeypatch.setattr(pretrained, "download", lambda *_: pytest.fail("downloads"))
+    (folder / pretrained.BLOCKS).touch()  # not as it was published, but there
+    assert find("blocks") == folder / pretrained.BLOCKS
+
+
+DOWNLOADS = ROOT / "datasets" / "downloads"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(
+    not (DOWNLOADS / pretrained.VGG16_BLOCKS.path).is_file()
+    or not (DOWNLOADS / "cats_dogs" / "train.zip").is_file(),
+    reason=f"lay {pretrained.BLOCKS} in datasets/downloads/vgg16, Kaggle's train.zip in cats_dogs",
+)
+def test_the_published_blocks_see_what_keras_sees():
+    path = pretrained.vgg16_blocks(DOWNLOADS)
+    photographs = cats_dogs.load("full", DOWNLOADS)
+    images = read_photographs(photographs, photographs.test[:5], 224)
+    network, _ = vgg16_files.load(path, tf.float32, pooling=("mean5",))
+    model = tf.keras.applications.VGG16(include_top=False, weights=str(path))
+    model = tf.keras.Model(model.input, model.get_layer("block5_conv3").output)
+    outputs = model(tf.keras.applications.vgg16.preprocess_input(images.astype(np.float32)))
+    expected = outputs.numpy().mean(axis=(1, 2))
+    features = network.features(vgg16.preprocess(images, 224))
+    assert expected.max() > 1
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-4 * expected.max())
+
+
+# --- Full size ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_checkpoint(tmp_path_factory):
+    """A V1 checkpoint of the published size with random weights, 553 MB; removed afterwards."""
+    folder = tmp_path_factory.mktemp("full")
+    path = folder / "vgg_16.ckpt"
+    vgg16_files.write_v1_checkpoint(path, weights_with_biases(vgg16.Config()))
+    yield path
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -2,10 +2,9 @@
 
     python docs/figures/hero.py
 
-writes docs/images/hero_vgg16.png. It needs the thirteen convolutions of the published network, in
-datasets/downloads/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 (59 MB, from
-https://storage.googleapis.com/tensorflow/keras-applications/vgg16/; K. Simonyan, A. Zisserman 2014,
-Creative Commons Attribution). The photographs come with scikit-learn (flower.jpg and china.jpg,
+writes docs/images/hero_vgg16.png. The thirteen convolutions of the published network are downloaded
+where they are missing (59 MB, see datasets/pretrained.py; K. Simonyan, A. Zisserman 2014, Creative
+Commons Attribution). The photographs come with scikit-learn (flower.jpg and china.jpg,
 CC BY) and matplotlib (Grace Hopper, public domain).
 """
 
@@ -21,8 +20,8 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 from sklearn.decomposition import PCA
 
-NAME = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-WEIGHTS = drawing.ROOT / "datasets" / "downloads" / "vgg16" / NAME
+from datasets import pretrained
+
 HEIGHT, WIDTH = 288, 384
 
 
@@ -53,11 +52,8 @@ def as_colours(features: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Draw a row for each photograph and a column for each block."""
-    if not WEIGHTS.is_file():
-        raise drawing.cli.UserError(
-            f"{WEIGHTS} is missing; the docstring of this script says where it is"
-        )
-    network = tf.keras.applications.VGG16(include_top=False, weights=str(WEIGHTS))
+    weights = pretrained.vgg16_blocks(drawing.ROOT / "datasets" / "downloads")
+    network = tf.keras.applications.VGG16(include_top=False, weights=str(weights))
     blocks = [f"block{number}_pool" for number in range(1, 6)]
     outputs = [network.get_layer(name).output for name in blocks]
     model = tf.keras.Model(network.input, outputs)
