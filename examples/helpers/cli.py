@@ -37,10 +37,7 @@ positive_int = number(int, 1, 2**31 - 1)
 
 
 def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
-    """Make a parser with the flags that all examples share.
-
-    `training`, if there is any, are the defaults of --epochs, --batch-size, --learning-rate.
-    """
+    """Make a parser of the shared flags; `training`: default epochs, batch size, learning rate."""
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
     title = docstring.partition("\n")[0]
     parser = argparse.ArgumentParser(description=title, formatter_class=show_defaults)
@@ -69,10 +66,7 @@ def settings(args: argparse.Namespace, dtype: tf.DType, but: Sequence[str] = ())
 
 
 def run(main: Callable[..., dict]) -> None:
-    """Run an example's main() as a program, with exit status 1 and one line for a user's error.
-
-    After Ctrl-C it is 130. Any other error is a fault of ours and keeps its traceback.
-    """
+    """Run main() as a program: exit status 1 and one line for a user's error, 130 for Ctrl-C."""
     try:
         main(*([[]] if "ipykernel" in sys.modules else []))  # a kernel's flags are none of ours
     except KeyboardInterrupt as stop:
@@ -80,7 +74,7 @@ def run(main: Callable[..., dict]) -> None:
         sys.exit(130)
     except (UserError, DataError, WeightsError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(1)
+        sys.exit(1)  # any other error is a fault of ours, and keeps its traceback
 
 
 def shown(path: Path | str) -> str:

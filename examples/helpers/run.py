@@ -8,14 +8,13 @@ import signal
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from examples.helpers.cli import ROOT, UserError, shown, writing
-
-KEPT = 3  # runs whose checkpoints are kept, the newest ones
 
 
 def code_of(script: Path) -> str:
@@ -62,7 +61,9 @@ class Run:
         if steps < 1:
             raise UserError("the training images do not fill a batch: lower --batch-size")
         self.epochs, self.steps_per_epoch, self.step = epochs, steps, 0
-        self.history, self._values, self._seconds, self.stop_asked = [], [], 0.0, False
+        self.history, self._values, self._seconds = [], [], 0.0
+        self.stop_asked = False
+        self._handlers: dict[int, Any] = {}
         text = json.dumps(settings, sort_keys=True, default=str) + code_of(Path(script))
         self.folder = folder / "checkpoints" / hashlib.sha256(text.encode()).hexdigest()[:12]
         with writing(self.folder):  # better now than after the first epoch
@@ -70,8 +71,8 @@ class Run:
             if restart:
                 (self.folder / "checkpoint").unlink(missing_ok=True)  # TensorFlow's list
             self.folder.touch()
-        for old in sorted(self.folder.parent.iterdir(), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        for old in sorted(self.folder.parent.iterdir(), key=lambda p: p.stat().st_mtime)[:-3]:
+            shutil.rmtree(old, ignore_errors=True)  # the newest three are kept
         self._state = tf.Variable("", dtype=tf.string)  # JSON: numbers come back to the last bit
         checkpoint = tf.train.Checkpoint(state=self._state, **trained)
         try:
@@ -113,19 +114,18 @@ class Run:
 
         def ask_to_stop(*_: object) -> None:
             self.stop_asked = True
-            if signal.SIGINT in before:
+            if signal.SIGINT in self._handlers:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        both = signal.SIGINT, signal.SIGTERM
-        heard = [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, ask_to_stop) for number in heard}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, ask_to_stop)
         try:
             for epoch in range(len(self.history), self.epochs):
                 yield epoch
                 self._stop_if_asked()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._hear_no_more()
 
     def steps(self) -> Iterator[int]:
         """Yield the number, from 0, of each step of this epoch that is not done; show a bar."""
@@ -158,8 +158,13 @@ class Run:
         self._values, self._seconds = [], 0.0
         self.save()
 
+    def _hear_no_more(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
     def _stop_if_asked(self) -> None:
         if self.stop_asked and self.done < 1:
+            self._hear_no_more()  # now: __iter__() may end much later, with the last traceback
             where = f"saved after step {self.step} in {shown(self.folder)}"
             raise KeyboardInterrupt(f"{where}; the same command goes on from there")
 
@@ -178,6 +183,7 @@ class Run:
 
             def on_train_batch_end(self, batch: int, logs: dict) -> None:
                 if run.stop_asked and batch + 1 < run.steps_per_epoch:
+                    numbers.close()
                     done = len(run.history)
                     raise KeyboardInterrupt(f"epochs saved: {done}; the same command goes on")
                 next(self.steps, None)
