@@ -8,8 +8,7 @@ that did the work.
     python examples/example01_add_two_numbers.py 0.1 0.2    # any two numbers
 
 Before this one: the installation (README). After it: example 02, which trains a first
-network and watches it with TensorBoard. Nothing is measured here, and no files are
-written.
+network and watches it with TensorBoard. No files are written.
 """
 
 import argparse

@@ -9,8 +9,7 @@ profile of a step. The file format behind it, TFRecord, is taken apart at the en
     python examples/example02_tensorboard.py --serve        # shown while it trains
 
 docs/results.md has the measured results. Before this one: example 01, adding two
-numbers. After it: example 03, which explains networks, loss and gradients; here they
-are only looked at.
+numbers. After it: example 03, which explains what is only looked at here.
 """
 
 import itertools

@@ -281,10 +281,8 @@ def main(argv: list[str] | None = None) -> dict:
 # * --image with a photograph of a digit that you have written: what has become of it in
 #   picture.png? Move it, turn it, write with a thinner pen: when does the network fail?
 # * --hidden 32, --hidden 2048, --hidden 128 128 128 128: does width count, or depth?
-# * SHIFT = 0: what happens to the gap between the dashed line and the solid one? And
-#   with dropout (tf.nn.experimental.stateless_dropout behind each ReLU, in training)?
+# * SHIFT = 0: what happens to the gap between the dashed line and the solid one?
 # * Leave out tf.nn.relu: how far do two hidden layers get without it?
-# * MOMENTUM = 0: how many epochs does plain gradient descent need?
 # * --data sample with LONGEST_GRADIENT = 1e9: what does clipping prevent?
 
 if __name__ == "__main__":

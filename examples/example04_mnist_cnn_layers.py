@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from datasets import mnist
 from examples.helpers.run import Run
+from models.saved import reading
 from models.training import accuracy, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
@@ -38,8 +39,7 @@ ZOOM = 0.15  # logarithm of the factor by which it is made larger or smaller at 
 SHIFT = 2  # pixels by which it is moved at most, in each direction
 
 # %% Data
-# MNIST: 60,000 handwritten digits to train on, of which the last 5,000 are held back to
-# make choices by, and 10,000 for the test; 28 x 28 pixels, 0 for paper and 255 for ink.
+# MNIST's images are 28 x 28 pixels, 0 for paper and 255 for ink; example 03 has more.
 #
 # A digit that leans, is a little larger, or sits two pixels further down is the same
 # digit. The network does not know that until it is shown: in every epoch each image is
@@ -188,13 +188,8 @@ def save(model: tf.keras.Model, path: Path, images: np.ndarray) -> Path:
 
 def load(path: Path) -> tf.keras.Model:
     """Return the model that the last run has written."""
-    again = f"run  python examples/{NAME}.py  first"
-    if not path.is_file():
-        raise cli.UserError(f"no trained model in {cli.shown(path.parent)}: {again}")
-    try:
+    with reading(path, __file__):  # makes one error of the dozen kinds
         return tf.keras.models.load_model(path)
-    except Exception as error:  # zipfile, json, h5py and Keras each raise their own
-        raise cli.UserError(f"{cli.shown(path)} is damaged: {again}") from error
 
 
 def classify(picture: Path, folder: Path) -> dict:
@@ -280,8 +275,7 @@ def main(argv: list[str] | None = None) -> dict:
 # * --image with a photograph of a digit that you have written: what does the network
 #   take it for, and what has become of it in picture.png?
 # * ANGLE, ZOOM or SHIFT = 0: which of them helps the most?
-# * Augment with layers: tf.keras.layers.RandomRotation, RandomZoom, RandomTranslation.
-#   Three transformations in place of one: how much slower is it?
+# * Augment with layers: RandomRotation, RandomZoom, RandomTranslation. How much slower?
 # * layers.BatchNormalization() behind each convolution, as in example 06, or
 #   layers.Dropout(0.3) in front of the last layer: is it better after ten epochs?
 

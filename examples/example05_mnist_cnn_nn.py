@@ -38,10 +38,7 @@ LABEL_SMOOTHING = 0.1
 ANGLE, ZOOM, SHIFT = 0.2, 0.15, 2  # by which images change at most, as in example 04
 
 # %% Data
-# MNIST: 60,000 handwritten digits to train on, of which the last 5,000 are held back to
-# make choices by, and 10,000 for the test; 28 x 28 pixels, 0 for paper and 255 for ink.
-# In every epoch each training image is turned, resized and moved anew: example 04
-# explains how.
+# MNIST's digits, each turned, resized and moved anew in every epoch, as in example 04.
 
 # %% Model
 # A convolution lays a small kernel on the image, multiplies each weight with the pixel
@@ -178,9 +175,6 @@ def make_train_step(network: Network, optimizer: Adam):
     return train_step
 
 
-# %% Evaluation
-
-
 def classify(picture: Path, network: Network, folder: Path) -> dict:
     """Say which digit a picture shows, by what the last run has learned."""
     image = mnist.read_picture(picture)  # (28, 28, 1)
@@ -190,9 +184,7 @@ def classify(picture: Path, network: Network, folder: Path) -> dict:
 
 
 # %% Run
-# Order and augmentation depend only on the seed and the number of the step, so a run
-# that was stopped ends with the same weights as one that was not; example 06 explains
-# it.
+# A run that was stopped ends with the weights of one that was not; example 06 explains.
 
 
 def train(run: Run, network, optimizer, data: mnist.Dataset, count: int, args) -> None:
@@ -250,8 +242,7 @@ def main(argv: list[str] | None = None) -> dict:
 # * --image with a photograph of a digit that you have written: what does the network
 #   take it for, and what has become of it in picture.png?
 # * ANGLE = 0, SHIFT = 0, LABEL_SMOOTHING = 0: which matters, and for which loss?
-# * A stride of 1 in the first convolution and a max pooling behind it: how much slower,
-#   how much better? (The last feature map stays 3 x 3.)
+# * A stride of 1 in the first convolution and max pooling behind it: is it better?
 # * Replace Adam by the update rule of example 06.
 
 if __name__ == "__main__":

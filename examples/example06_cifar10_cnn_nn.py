@@ -280,11 +280,9 @@ def main(argv: list[str] | None = None) -> dict:
 # %% What to try next
 # * CHANNELS = (16, 32, 64) and (64, 128, 256): what do four times as many weights buy?
 # * SHIFT = 0 and no flips: how far do training and validation accuracy part?
-# * WARM_UP = 0.01, or a constant learning rate: what does the schedule do for the last
-#   percent?
+# * WARM_UP = 0.01, or a constant learning rate: what does the schedule do?
 # * Leave batch normalisation out: up to which learning rate does it still learn?
-# * Press Ctrl-C in the middle of an epoch, give the same command again, and compare
-#   the test accuracy with that of an undisturbed run.
+# * Press Ctrl-C, give the same command again: is the test accuracy the same?
 
 if __name__ == "__main__":
     cli.run(main)

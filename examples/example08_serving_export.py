@@ -238,9 +238,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Export the network, check it, say how to serve it, and return the metrics."""
     parser = cli.make_parser(__doc__)
     kinds = ["auto", "float32", "bfloat16"]
-    parser.add_argument(
-        "--precision", choices=kinds, default="float32", help="to serve"
-    )
+    parser.add_argument("--precision", choices=kinds, default="float32")
     args = parser.parse_args(argv)
     dtype = device.start(args.precision)
     tf.keras.utils.set_random_seed(0)
@@ -261,8 +259,8 @@ def main(argv: list[str] | None = None) -> dict:
         "train_seconds": round(seconds, 1),
         "parameters": network.count_params(),
     }
-    folder, least = args.models_dir / NAME, args.min_accuracy
-    metrics = report.finish(folder, metrics, [version], argv, least)
+    folder = args.models_dir / NAME
+    metrics = report.finish(folder, metrics, [version], argv, args.min_accuracy)
     print_how_to_serve(version.parent)
     return metrics
 
@@ -272,7 +270,6 @@ def main(argv: list[str] | None = None) -> dict:
 # * Export twice while a server runs: which version answers, and after how long?
 # * Write a digit with dark ink on light paper, photograph it, and send the file to
 #   `files`, then use `datasets.mnist.read_picture`: which is right more often, and why?
-# * Add a signature that returns the two likeliest digits only (tf.math.top_k).
 
 if __name__ == "__main__":
     cli.run(main)

@@ -284,8 +284,7 @@ def main(argv: list[str] | None = None) -> dict:
 # * --train-images 100, with and without --fine-tune: how few photographs are enough?
 # * FINE_TUNE_RATE = 1e-3: what becomes of the accuracy in the first steps, and why?
 # * Look at worst_mistakes.png and grad_cam.png: does the network look at the animal?
-# * Kaggle scores the table by its log loss. Clip the probabilities to 0.005 ... 0.995:
-#   why does it help?
+# * Kaggle scores the table by log loss: why does it help to clip at 0.005 and 0.995?
 
 if __name__ == "__main__":
     cli.run(main)

@@ -277,7 +277,6 @@ def main(argv: list[str] | None = None) -> dict:
 # * Write convolution() as the loops of the formula. How many images a second are left?
 # * Only transpose the dense layer's kernel for PyTorch. How many digits are right?
 # * numpy_logits() needs NumPy alone: carry that cell and the file to a Raspberry Pi.
-# * Write the gradient of convolution(), and train the network in NumPy.
 
 if __name__ == "__main__":
     cli.run(main)

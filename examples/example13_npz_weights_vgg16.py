@@ -236,9 +236,8 @@ def load(npz: Path) -> vgg16.VGG16:
     found = load_by_name("all", network.weights, read_npz(npz))
     if len(found["loaded"]) < len(network.weights) or found["unexpected"]:
         raise WeightsError(f"{npz} does not hold the weights of a VGG16")
-    if config.classes:
-        below = {n: v for n, v in network.weights.items() if "/fc8/" not in n}
-        load_by_name("all but the top", below, read_npz(npz))
+    below = {n: v for n, v in network.weights.items() if "/fc8/" not in n}
+    load_by_name("all but the top", below, read_npz(npz))
     return network
 
 
@@ -265,11 +264,11 @@ def main(argv: list[str] | None = None) -> dict:
     load_by_name("float16", network.weights, read_npz(half))
     rounded, answers = predict_with_ours(network, images), outputs.argmax(axis=1)
     change = np.abs(rounded - outputs).max() / largest
-    size = half.stat().st_size
-    print(f"   {size:,} bytes; outputs change by {change:.1e} of the largest")
+    print(
+        f"   {half.stat().st_size:,} bytes; change {change:.1e} of the largest output"
+    )
     print("4. Keras")
-    keras, arrays = folder / "vgg_16.weights.h5", read_npz(npz)
-    write_keras(keras, arrays, network.config)
+    keras = write_keras(folder / "vgg_16.weights.h5", read_npz(npz), network.config)
     theirs = predict_with_keras(keras, network.config, images)
     metrics = {
         "data": "crops of photographs, float16; correct: what float32 says",

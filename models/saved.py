@@ -1,5 +1,7 @@
 """What a run of an example has left for later: weights in a checkpoint, a SavedModel."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -22,19 +24,30 @@ def write_weights(network: tf.Module, folder: Path) -> Path:
     return folder / "weights.index"
 
 
+@contextlib.contextmanager
+def reading(path: Path, script: str) -> Iterator[None]:
+    """Make one error of all that can be wrong with a file that a run of the script has left.
+
+    Raises:
+        WeightsError: no run has come to its end yet, or the file is damaged or of another network.
+    """
+    again = f"run  python examples/{Path(script).name}  first"
+    if not path.is_file():
+        raise WeightsError(f"no trained network in {path.parent}: {again}")
+    try:
+        yield
+    except Exception as error:  # TensorFlow, Keras, zipfile, json and h5py each raise their own
+        raise WeightsError(f"{path} is damaged or of another network: {again}") from error
+
+
 def read_weights(network: tf.Module, folder: Path, script: str) -> None:
     """Give a network the variables that the last run of the script has written to the folder.
 
     Raises:
         WeightsError: no run has come to its end yet, or the variables are not this network's.
     """
-    again = f"run  python examples/{Path(script).name}  first"
-    if not (folder / "weights.index").is_file():
-        raise WeightsError(f"no trained network in {folder}: {again}")
-    try:
+    with reading(folder / "weights.index", script):
         tf.train.Checkpoint(network=network).read(str(folder / "weights")).assert_consumed()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
-        raise WeightsError(f"{folder}/weights is damaged or of another network: {again}") from error
 
 
 def describe(signature: SignatureDef | dict) -> str:
