@@ -1,21 +1,23 @@
-"""One's own picture, read from a file in any format that Pillow opens."""
+"""A picture from a file in any format that Pillow opens: one's own, or one of a data set."""
 
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from datasets.download import DataError
+from datasets.files import DataError
 
-MAX_PIXELS = 90_000_000  # what a photograph may have; it needs some gigabytes of memory then
+MAX_PIXELS = 150_000_000  # what a picture may have; it needs some gigabytes of memory then
+ENOUGH = 1000  # pixels of height and width: a larger JPEG file is shrunk while it is decoded
+
+# Pillow warns of damaged metadata, which some photographs have. Their pixels are right.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Read a picture, upright, in colour; of an animated one the first image.
-
-    What is transparent becomes white, as if it lay on paper; or black, where nothing could be seen
-    on white. Pixels of 16 bits, or of floats, are brought to 8 bits.
+    """Read a picture from a file; see `decode`.
 
     Returns:
         np.uint8 (H, W, 3), RGB.
@@ -24,9 +26,30 @@ def read_picture(path: Path) -> np.ndarray:
         DataError: there is no such file, or it is no picture, a damaged or a huge one.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
+        return decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path.absolute()} cannot be read as a picture: {reason}") from error
+
+
+def decode(content: bytes, enough: int = ENOUGH) -> np.ndarray:
+    """Turn a file's content into a picture, upright, in colour; of an animation the first image.
+
+    What is transparent becomes white, as if it lay on paper; or black, where nothing could be seen
+    on white. Pixels of 16 bits, or of floats, are brought to 8 bits. Height and width of a JPEG
+    file that are above twice `enough` pixels come out at a half, a quarter or an eighth.
+
+    Returns:
+        np.uint8 (H, W, 3), RGB.
+
+    Raises:
+        ValueError: it is no picture, a damaged or a huge one; the text says which, in one line.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"it has more than {MAX_PIXELS:,} pixels: make it smaller first")
+            opened.draft(None, (enough, enough))  # phones take 50 million pixels
             image = ImageOps.exif_transpose(opened)  # cameras note how they were held
             if image.mode == "F" or image.mode.startswith("I"):  # one number for a pixel
                 image = Image.fromarray(_eight_bits(np.asarray(image, np.float64), image.mode))
@@ -38,10 +61,11 @@ def read_picture(path: Path) -> np.ndarray:
                 image = on_white if seen else Image.alpha_composite(black, image)
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise DataError(f"{path.absolute()} is no picture of a known format") from error
+        if content[4:8] == b"ftyp":
+            raise ValueError("it is HEIC or a film, not a picture: export it as JPEG") from error
+        raise ValueError("it is no picture" if content else "it is empty") from error
     except Exception as error:  # Pillow's parsers raise a dozen kinds for a file that is damaged
-        reason = " ".join(str(getattr(error, "strerror", None) or error or type(error)).split())
-        raise DataError(f"{path.absolute()} cannot be read as a picture: {reason}") from error
+        raise ValueError(" ".join(str(error or type(error)).split())[:200]) from error
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from datasets.cats_dogs import Photograph, Photographs, decode
-from datasets.download import DataError
-from datasets.pictures import read_picture
+from datasets.files import DataError
+from datasets.photographs import Photograph, Photographs
+from datasets.pictures import decode, read_picture
 
 
 def squared(image: np.ndarray, size: int) -> np.ndarray:
@@ -29,8 +28,9 @@ def read_photographs(data: Photographs, chosen: Sequence[Photograph], size: int)
 def read_pictures(path: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the user's own pictures, np.uint8 (size, size, 3), those of a folder or a single one.
 
-    Before each comes the name of its file without the ending. In a folder, "2" comes before "10";
-    what cannot be read is named and left out.
+    Before each comes the name of its file without the ending; with it, and with its sub-folders,
+    where another picture would have the same name. In a folder, "2" comes before "10"; what cannot
+    be read is named and left out.
 
     Raises:
         DataError: there is no such path, or no picture that can be read.
@@ -38,9 +38,9 @@ def read_pictures(path: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
     if not path.is_dir():
         yield path.stem, squared(read_picture(path), size)
         return
-    known, count = Image.registered_extensions(), 0
-    files = [file for file in path.iterdir() if file.suffix.lower() in known]
-    files.sort(key=lambda file: (len(file.stem), file.stem))
+    files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    files.sort(key=lambda file: (len(file.stem), file.stem, file))
+    stems, count = [file.stem for file in files], 0
     for file in tqdm(files, "pictures", leave=False, delay=2):
         try:
             picture = squared(read_picture(file), size)
@@ -48,6 +48,8 @@ def read_pictures(path: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
             tqdm.write(f"left out: {error}")
             continue
         count += 1
-        yield file.stem, picture
+        alone = stems.count(file.stem) == 1
+        name = file.stem if alone else file.relative_to(path).as_posix()
+        yield name.encode("utf-8", "backslashreplace").decode(), picture
     if not count:
         raise DataError(f"there is no picture that can be read in {path}")

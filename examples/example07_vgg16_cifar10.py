@@ -5,8 +5,9 @@ checkpoint, rebuild it, check that it works, and give it a new top layer for a t
 your own. All layers below the top one stay as they are, so what they make of an image
 is computed once and kept on disk.
 
-    python examples/example07_vgg16_cifar10.py --data sample  # offline
-    python examples/example07_vgg16_cifar10.py                # VGG16 (513 MB), CIFAR-10
+    python examples/example07_vgg16_cifar10.py --data sample     # offline
+    python examples/example07_vgg16_cifar10.py --weights blocks  # convolutions, 59 MB
+    python examples/example07_vgg16_cifar10.py                   # all of VGG16, 513 MB
     python examples/example07_vgg16_cifar10.py --train-images 50000 --test-images 10000
 
 The network is K. Simonyan's and A. Zisserman's (2014, https://arxiv.org/abs/1409.1556).
@@ -45,6 +46,9 @@ BATCH = 25  # images that go through VGG16 at once: more are no faster on a CPU
 EPOCHS = 30  # of the top layer, as all that follows
 BATCH_SIZE = 128
 LEARNING_RATE = 1e-3
+# What the convolutions alone are given and give, chosen on validation images (note 10)
+BLOCKS_SIZE = 128  # pixels; an image of 32 x 32 has no more to show at 224
+POOLING = ("mean4", "mean5")
 
 # %% 1. Download the checkpoint and extract it
 # vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016.
@@ -53,15 +57,18 @@ LEARNING_RATE = 1e-3
 # It has learned, here and in half a minute, to tell 20 kinds of drawn objects apart;
 # the ten kinds of the task are not among them.
 #
+# --weights blocks takes the thirteen convolutions without the three dense layers, which
+# Keras publishes as a file of its own, a ninth as large.
+
 # %% 2. Reconstruct the network
 # The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other
-# half of this example: read it now. Each of the 32 weights is checked for its name,
-# shape and dtype.
-#
+# half of this example: read it now. Each weight is checked for its name, shape, dtype.
+
 # %% 3. Check it on a photograph
 # If a single weight were in the wrong place, or the colours in the wrong order, the
 # network would still answer, but nonsense. A photograph of something that it knows
-# shows that it sees.
+# shows that it sees. The convolutions alone name nothing: they are put to the test in
+# step 6.
 
 
 def check_on_picture(network: vgg16.VGG16, path: Path | None, names, folder) -> None:
@@ -82,7 +89,7 @@ def check_on_picture(network: vgg16.VGG16, path: Path | None, names, folder) -> 
 
 # %% 4. Save the model
 # A checkpoint holds the weights alone. A SavedModel holds the computation as well, from
-# uint8 images of any size to probabilities, and needs none of our code to run.
+# uint8 images of any size to probabilities, or features, and needs none of our code.
 
 
 def save_model(network: vgg16.VGG16, folder: Path) -> list[Path]:
@@ -91,8 +98,10 @@ def save_model(network: vgg16.VGG16, folder: Path) -> list[Path]:
 
     @tf.function(input_signature=[images])
     def serve(images):
-        logits = network(vgg16.preprocess(images, network.config.image_size))
-        return {"probabilities": tf.nn.softmax(logits)}
+        inputs = vgg16.preprocess(images, network.config.image_size)
+        if network.config.classes:
+            return {"probabilities": tf.nn.softmax(network(inputs))}
+        return {"features": network.features(inputs)}
 
     with cli.replacing(folder) as part:
         checkpoint = tf.train.Checkpoint(network=network)
@@ -102,17 +111,23 @@ def save_model(network: vgg16.VGG16, folder: Path) -> list[Path]:
 
 
 def rebuild(path: Path, picture: Path | None, data_dir: Path, folder: Path):
-    """Do steps 2 to 4, in float32; return the weights and where the model is saved."""
+    """Do steps 2 to 4, in float32; return weights, sizes, and where the model is."""
     weights = vgg16_files.read(path)
-    config = vgg16.Config.of(weights)
-    print(f"2. VGG16_{config.classes} from {cli.shown(path)}")
+    config = vgg16.Config.of(weights, BLOCKS_SIZE, POOLING)
+    print(f"2. VGG16_{config.classes or 'blocks'} from {cli.shown(path)}")
     network = vgg16.VGG16(weights, config)
     print(f"   {len(weights)} weights, {count_parameters(network):,} parameters")
     print("3. check")
-    names = pretrained.class_names(config.classes, data_dir)
-    check_on_picture(network, picture, names, folder)
+    if config.classes:
+        names = pretrained.class_names(config.classes, data_dir)
+        check_on_picture(network, picture, names, folder)
+    else:
+        print(
+            "   the convolutions alone name nothing: step 6 shows what they are worth"
+        )
     print("4. save")
-    return weights, config, save_model(network, folder / f"vgg16_{config.classes}")
+    files = save_model(network, folder / f"vgg16_{config.classes or 'blocks'}")
+    return weights, config, files
 
 
 # %% 5. Transfer: a new top layer on fixed features
@@ -120,6 +135,11 @@ def rebuild(path: Path, picture: Path | None, data_dir: Path, folder: Path):
 # VGG16 costs 31 thousand million operations an image; the top layer 82 thousand.
 # Computed once and kept on disk (models/feature_cache.py), features make an epoch take
 # less than a second.
+#
+# Without fc6 and fc7, an image's 1024 features are the means over the image of the 512
+# channels of block 4, and of the 512 of block 5: how much there is of what each looks
+# for, wherever it is. No layer wants images of a certain size any more, and smaller
+# ones cost less: a third, at 128 x 128. All else stays as it is.
 
 
 def compiled(function, image_size: int):
@@ -219,7 +239,7 @@ def main(argv: list[str] | None = None) -> dict:
     limits = count - held_back, held_back, args.test_images
     images, labels = data.test_images[: limits[2]], data.test_labels[: limits[2]]
     print(f"{data.name}: {limits} images to train on, to choose by, and to test on")
-    print("1. checkpoint")
+    print("1. weights")
     more = args.data, args.data_dir, sample_vgg16.checkpoint
     path = pretrained.find_vgg16(args.weights, *more)
     weights, config, files = rebuild(path, args.image, args.data_dir, folder)

@@ -7,8 +7,10 @@ shuffles, decodes and augments them while the network learns; and where the time
     python examples/example10_cats_dogs_tfrecord.py                # downloads 825 MB
     python examples/example10_cats_dogs_tfrecord.py --small        # downloads 69 MB
     python examples/example10_cats_dogs_tfrecord.py --data sample  # offline, drawings
+    python examples/example10_cats_dogs_tfrecord.py --photos PATH  # your own
 
-Kaggle's train.zip, or a part of it, is used if it lies in datasets/downloads/cats_dogs.
+PATH is a folder with a sub-folder of photographs for each class, two or more. Kaggle's
+train.zip, or a part of it, is used if it lies in datasets/downloads/cats_dogs.
 The pipeline follows TensorFlow's guide (https://www.tensorflow.org/guide/data); network
 and steps are those of example 14, which explains them and says whose they are.
 docs/results.md has the measured results. Before this one: example 09, asking a server
@@ -30,6 +32,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from datasets import cats_dogs
+from datasets.photographs import Photographs
+from datasets.pictures import decode
 from examples.helpers.run import Run
 from models import airbench
 from models.augmentation import ten_views, warp, whole
@@ -59,8 +63,8 @@ UNTUNED.autotune.enabled = False  # tuning itself may hold up the end of a data 
 
 
 def shrink(jpeg: bytes) -> bytes:
-    """Turn a photograph, a JPEG file, into one of SIDE x SIDE pixels."""
-    image = cats_dogs.decode(jpeg)  # (H, W, 3)
+    """Turn a photograph in any format into a JPEG file of SIDE x SIDE pixels."""
+    image = decode(jpeg)  # (H, W, 3)
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return tf.io.encode_jpeg(image, quality=QUALITY).numpy()
 
@@ -81,7 +85,7 @@ def is_whole(path: Path, count: int) -> bool:
         return False
 
 
-def make_shards(data: cats_dogs.Photographs, part: str, chosen, folder: Path):
+def make_shards(data: Photographs, part: str, chosen, folder: Path):
     """Write photographs to shards that are named after all that they depend on."""
     paths, bar = [], tqdm(total=len(chosen), desc=part, leave=False, delay=2)
     with ThreadPoolExecutor(device.cores()) as pool, bar:
@@ -102,7 +106,7 @@ def make_shards(data: cats_dogs.Photographs, part: str, chosen, folder: Path):
     return paths
 
 
-def make_all_shards(data: cats_dogs.Photographs, count: int, folder: Path):
+def make_all_shards(data: Photographs, count: int, folder: Path):
     """Return the shards of `count` training images, of validation and of the test."""
     parts = {"train": data.train[:count], "validation": data.validation}
     parts |= {"test": data.test}
@@ -118,7 +122,7 @@ def make_all_shards(data: cats_dogs.Photographs, count: int, folder: Path):
 # on in the middle, training skips what has been seen, and gets the same batches.
 
 
-def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Turn a record into an image, uint8 (SIDE, SIDE, 3), and its label, int32."""
     types = {"image": tf.string, "label": tf.int64}
     features = {name: tf.io.FixedLenFeature([], kind) for name, kind in types.items()}
@@ -141,7 +145,7 @@ def training_batches(shards, seed, epochs, batch_size, steps, step=0):
     tf.random.set_seed(1)  # `shuffle` mixes it with its own; 0 does not work there
     data = tf.data.Dataset.range(step // steps, epochs).flat_map(records)
     data = data.skip(step % steps * batch_size)
-    data = data.map(decode, device.cores())
+    data = data.map(parse, device.cores())
     data = data.batch(batch_size, drop_remainder=True)
     data = data.enumerate(step).map(lambda i, b: augment(*b, seed, i), device.cores())
     return data.prefetch(2).with_options(UNTUNED)
@@ -149,7 +153,7 @@ def training_batches(shards, seed, epochs, batch_size, steps, step=0):
 
 def read_all(shards: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the images of shards, uint8 (N, SIDE, SIDE, 3), and labels, int32 (N,)."""
-    data = tf.data.TFRecordDataset(shards).map(decode, device.cores())
+    data = tf.data.TFRecordDataset(shards).map(parse, device.cores())
     images, labels = zip(*data.with_options(UNTUNED).as_numpy_iterator(), strict=True)
     return np.stack(images), np.stack(labels)
 
@@ -179,10 +183,11 @@ def augment(images: tf.Tensor, labels: tf.Tensor, seed: int, step: tf.Tensor):
 # 4 x 4 pixels, two apart, which halves height and width, and keeps 24 of 48 components.
 
 
-def make_network(images: np.ndarray, dtype: tf.DType, seed: int) -> airbench.Network:
-    """Return a network; `images`, uint8 (N, SIZE, SIZE, 3), are some to learn from."""
+def make_network(images: np.ndarray, classes, dtype, seed: int) -> airbench.Network:
+    """Return a network; `images`, uint8 (N, SIDE, SIDE, 3), are some to learn from."""
+    images, more = whole(images, SIZE), (classes, dtype, seed)
     mean, kernels = airbench.whitening_kernels(images, 4, stride=3, components=24)
-    network = airbench.Network(mean, kernels, CHANNELS, 2, dtype, seed, 2, keep=0.9)
+    network = airbench.Network(mean, kernels, CHANNELS, *more, stride=2, keep=0.9)
     print(f"{count_parameters(network):,} parameters")
     return network
 
@@ -209,7 +214,7 @@ def measure(data, shards: list[str], pipeline, learning: float) -> dict[str, int
         small = list(pool.map(lambda each: shrink(data.read(each)), chosen))
     shrunk = len(small) / (time.perf_counter() - started)
     records = tf.data.TFRecordDataset(shards)
-    decoded = records.map(decode, device.cores())
+    decoded = records.map(parse, device.cores())
     with tempfile.TemporaryDirectory(dir=Path(shards[0]).parent) as folder:
         for number, image in enumerate(small):
             (Path(folder) / str(number)).write_bytes(image)
@@ -248,13 +253,16 @@ def main(argv: list[str] | None = None) -> dict:
     """Make shards, train, evaluate, draw, and return the metrics."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     parser.add_argument("--small", action="store_true", help="3,000 photographs")
+    parser.add_argument("--photos", type=Path, metavar="PATH", help="your own")
     args = parser.parse_args(argv)
     dtype, folder = device.start(args.precision), args.models_dir / NAME
-    data = cats_dogs.load(args.data, args.data_dir, args.small, VALIDATION_SHARE)
-    count = len(data.train[: args.train_images])
+    where = args.data, args.data_dir, args.small, args.photos
+    data = cats_dogs.load(*where, VALIDATION_SHARE)
+    count, classes = len(data.train[: args.train_images]), len(data.class_names)
+    args.batch_size = min(args.batch_size, count)  # one's own may be few
     print(data.summary(count))
     shards, validation, test = make_all_shards(data, count, folder / "shards")
-    network = make_network(whole(read_all(shards[:1])[0], SIZE), dtype, args.seed)
+    network = make_network(read_all(shards[:1])[0], classes, dtype, args.seed)
     training, steps = airbench.Training(network), count // args.batch_size
 
     settings = cli.settings(args, dtype)
@@ -275,7 +283,7 @@ def main(argv: list[str] | None = None) -> dict:
         "images_per_second_by_way": speeds,
         "parameters": count_parameters(network),
     }
-    answers = images, labels, probabilities, cats_dogs.CLASS_NAMES
+    answers = images, labels, probabilities, data.class_names
     files = report.plot_results(folder, NAME, metrics["history"], *answers)
     augmented, _ = next(iter(batches))
     files.append(report.plot_images(augmented[:32], folder / "augmented.png", NAME))

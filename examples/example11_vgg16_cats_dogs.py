@@ -6,8 +6,9 @@ learn, too. You will see where in a photograph the network looks, and get its an
 for your own photographs as a table.
 
     python examples/example11_vgg16_cats_dogs.py --data sample --fine-tune  # offline
-    python examples/example11_vgg16_cats_dogs.py --small       # VGG16, and 69 MB
-    python examples/example11_vgg16_cats_dogs.py --image PATH  # a file or a folder
+    python examples/example11_vgg16_cats_dogs.py --small --weights blocks   # 128 MB
+    python examples/example11_vgg16_cats_dogs.py --photos PATH  # classes of your own
+    python examples/example11_vgg16_cats_dogs.py --image PATH   # a file or a folder
 
 Fixed features first, then fine-tuning with a low learning rate, is common practice
 (https://keras.io/guides/transfer_learning/). Before this one: example 10, the same
@@ -28,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from datasets import cats_dogs, pretrained
+from datasets.photographs import Photographs
 from datasets.squares import read_photographs, read_pictures
 from examples.helpers.run import Run
 from models import sample_vgg16, vgg16, vgg16_files
@@ -36,10 +38,10 @@ from models.top_layer import train_top
 from models.training import accuracy, count_parameters, mean_loss, predict, scores
 
 NAME = Path(__file__).stem
-CLASSES = cats_dogs.CLASS_NAMES
 TRAIN_IMAGES, TEST_IMAGES = 2000, 1000  # three minutes on two cores in bfloat16
 BATCH = 25  # images that go through VGG16 at once: more are no faster on a CPU
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 30, 128, 1e-3  # of stage 1, the top layer
+POOLING = ("max5",)  # features where there is no fc7, chosen on validation images
 FINE_TUNED = "conv5"  # the block that stage 2 trains
 FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 3, 32
 FINE_TUNE_RATE = 2e-5  # at the start; it falls to zero along a line
@@ -50,7 +52,7 @@ PICTURES = 16  # for which Grad-CAM is drawn
 # that is a little squeezed is still a cat, while one whose ears are cut off is harder.
 
 
-def choose(data: cats_dogs.Photographs, count: int, tested: int) -> tuple:
+def choose(data: Photographs, count: int, tested: int) -> tuple:
     """Return photographs to train on, to choose by and to test on, and their labels."""
     parts = data.train[:count], data.validation[:tested], data.test[:tested]
     labels = [np.array([p.label for p in part], np.int32) for part in parts]
@@ -65,15 +67,19 @@ def choose(data: cats_dogs.Photographs, count: int, tested: int) -> tuple:
 # mirrored. A cat that looks to the left may as well look to the right, so there is
 # twice as much to learn from; in a test, the mean of both logits counts.
 #
+# With --weights blocks there is no fc7. Then a photograph's features are the largest
+# value that each of the last convolution's 512 channels has anywhere in it: whether
+# something is there, not where.
+#
 # In stage 1, all but the top layer is fixed. In stage 2, the last block of convolutions
 # learns, too, so that blocks 1 to 4 are fixed, which are nine tenths of the work.
 
 
 def fixed_outputs(layer, network, source, data, parts, folder: Path) -> list[Features]:
-    """Return what fc7 or pool4 make of two views of photographs, each (N, 2, ...)."""
-    function = {"fc7": network.features, "pool4": network.lower_blocks}[layer]
+    """Return the features or pool4 of two views of photographs, each (N, 2, ...)."""
+    layers = {"features": network.features, "pool4": network.lower_blocks}
     size = network.config.image_size
-    compute = tf.function(lambda images: function(vgg16.preprocess(images, size)))
+    compute = tf.function(lambda images: layers[layer](vgg16.preprocess(images, size)))
 
     def extract(chosen):
         images = read_photographs(data, chosen, size)
@@ -88,21 +94,21 @@ def fixed_outputs(layer, network, source, data, parts, folder: Path) -> list[Fea
 
 
 # %% Stage 1: a new top layer
-# The top layer is the softmax regression on 4096 features that example 07 explains, on
-# both views of each photograph. The epoch with the lowest validation loss is kept.
+# The top layer is the softmax regression on features that example 07 explains, on both
+# views of each photograph. The epoch with the lowest validation loss is kept.
 
 
-def replace_top(network: vgg16.VGG16, fc7, labels, *training) -> tuple:
-    """Train a new top layer on what fc7 makes of three parts, (N, 2, 4096) each.
+def replace_top(network: vgg16.VGG16, features, labels, *training) -> tuple:
+    """Train a new top layer on the features of three parts, (N, 2, F) each.
 
-    Returns the test images' logits (N, 2), the history by epoch, the test accuracy.
+    Returns the test images' logits (N, C), the history by epoch, the test accuracy.
     """
-    train, validation, test = (x[:] for x in fc7)
+    train, validation, test = (x[:] for x in features)
     views = (
         (x.reshape(-1, x.shape[-1]), np.repeat(y, 2))
         for x, y in ((train, labels[0]), (validation, labels[1]))
     )
-    kernel, bias, history = train_top(*views, len(CLASSES), *training)
+    kernel, bias, history = train_top(*views, *training)
     if not np.isfinite(history["loss"] + history["validation_loss"]).all():
         raise cli.UserError("the loss is not finite: use a smaller --learning-rate")
     network.replace_top(kernel, bias)
@@ -169,7 +175,7 @@ def fine_tune(network, pool4, labels, folder: Path, settings, restart):
 def grad_cam(network: vgg16.VGG16, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Map what speaks for the likeliest class in uint8 images (N, size, size, 3).
 
-    Returns maps, float32 (N, 14, 14) from 0 to 1, and probabilities, float32 (N, 2).
+    Returns maps, float32 (N, 14, 14) from 0 to 1, and probabilities, float32 (N, C).
     """
     pool4 = network.lower_blocks(vgg16.preprocess(images, network.config.image_size))
     with tf.GradientTape() as tape:
@@ -182,28 +188,29 @@ def grad_cam(network: vgg16.VGG16, images: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     return maps, tf.nn.softmax(logits)
 
 
-def plot_grad_cam(network, images: np.ndarray, path: Path, truth=()) -> Path:
+def plot_grad_cam(network, images, names, path: Path, truth=()) -> Path:
     """Draw images beside where the network looks in them, with what it sees there."""
     maps, probabilities = (tensor.numpy() for tensor in grad_cam(network, images))
     pictures, captions = [], []
     for i, (image, row) in enumerate(zip(images, probabilities, strict=True)):
         heat = plt.get_cmap("jet")(cv2.resize(maps[i], image.shape[:2]).clip(0, 1))
         pictures += [image, (image / 2 + heat[..., :3] * 127).astype(np.uint8)]
-        captions.append(f"is {CLASSES[truth[i]]}" if len(truth) else "")
-        captions.append(f"{CLASSES[row.argmax()]} {row.max():.0%}")
+        captions.append(f"is {names[truth[i]]}" if len(truth) else "")
+        captions.append(f"{names[row.argmax()]} {row.max():.0%}")
     title = "Example 11: where the network looks"
     return report.plot_images(pictures, path, title, captions, min(8, len(pictures)))
 
 
 # %% Pictures of one's own
 # Kaggle's competition (https://www.kaggle.com/c/dogs-vs-cats-redux-kernels-edition)
-# wants a table `id,label`: the number in a name, and the probability of a dog.
+# wants a table `id,label`: the number in a name, and the probability of a dog, or, of
+# one's own two classes, of the second. With more, each has a column.
 
 
 def answer_pictures(path: Path, trained: Path, weights: str, dtype) -> dict:
-    """Tell cats from dogs in a picture, or in all pictures of a folder."""
-    base = None if weights in ("full", "blocks") else Path(weights)
-    network = vgg16_files.read_with_part(trained, base, dtype)
+    """Tell the class of a picture, or of all pictures of a folder."""
+    base = None if weights in ("full", "blocks") else Path(weights)  # None: as trained
+    network, classes = vgg16_files.read_with_part(trained, base, dtype)
     size, names, rows, first = network.config.image_size, [], [], []
     infer = tf.function(lambda x: tf.nn.softmax(network(vgg16.preprocess(x, size))))
     for name, image in read_pictures(path, size):
@@ -211,12 +218,15 @@ def answer_pictures(path: Path, trained: Path, weights: str, dtype) -> dict:
         rows.append(infer(image[None])[0].numpy())
         first += [image] if len(first) < PICTURES else []
     for name, row in zip(names[:PICTURES], rows, strict=False):
-        print(f"{row.max():8.2%}  {CLASSES[row.argmax()]}  {name}")
+        print(f"{row.max():8.2%}  {classes[row.argmax()]}  {name}")
+    two = len(classes) == 2
     table, page = (trained.with_name(f"predictions.{kind}") for kind in ("csv", "png"))
     with cli.replacing(table) as part, part.open("w", newline="") as file:
-        lines = zip(names, (f"{row[1]:.6f}" for row in rows), strict=True)
-        csv.writer(file, lineterminator="\n").writerows([("id", "label"), *lines])
-    plot_grad_cam(network, np.array(first), page)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", *(["label"] if two else classes)])
+        for name, row in zip(names, rows, strict=True):
+            writer.writerow([name, *(f"{p:.6f}" for p in (row[1:] if two else row))])
+    plot_grad_cam(network, np.array(first), classes, page)
     print(f"wrote {cli.shown(table)}, {len(rows):,} pictures\nwrote {cli.shown(page)}")
     return {"ids": names, "probabilities": np.array(rows).tolist()}
 
@@ -229,6 +239,7 @@ def parse(argv: list[str] | None):
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
     add("--small", action="store_true", help="download 3,000 photographs, not 25,000")
+    add("--photos", type=Path, metavar="PATH", help="your own: a folder of folders")
     add("--test-images", type=cli.positive_int, default=TEST_IMAGES, metavar="N")
     add("--weights", default="full", metavar="full|blocks|PATH", help="VGG16's")
     add("--fine-tune", action="store_true", help="stage 2; 0.4 MB on disk a photograph")
@@ -244,31 +255,30 @@ def main(argv: list[str] | None = None) -> dict:
     trained = folder / "trained.npz"  # what training changes, and of which weights
     if args.image:
         return answer_pictures(args.image, trained, args.weights, dtype)
-    data = cats_dogs.load(args.data, args.data_dir, args.small)
+    data = cats_dogs.load(args.data, args.data_dir, args.small, args.photos)
     parts, labels, metrics = choose(data, args.train_images, args.test_images)
     sample = sample_vgg16.checkpoint
     path = pretrained.find_vgg16(args.weights, args.data, args.data_dir, sample)
-    network, source = vgg16_files.load(path, dtype, trained=(FINE_TUNED,))
-    print(f"VGG16_{network.config.classes} from {cli.shown(path)}")
+    network, source = vgg16_files.load(path, dtype, (FINE_TUNED,), pooling=POOLING)
     more = network, source, data, parts, folder / "features"
-    fc7, began = fixed_outputs("fc7", *more), time.perf_counter()
-    fit = args.epochs, args.batch_size, args.learning_rate, args.seed
-    logits, history, top_accuracy = replace_top(network, fc7, labels, *fit)
+    features, began = fixed_outputs("features", *more), time.perf_counter()
+    names, page = data.class_names, folder / "grad_cam.png"
+    fit = len(names), args.epochs, args.batch_size, args.learning_rate, args.seed
+    logits, history, top_accuracy = replace_top(network, features, labels, *fit)
     seconds = time.perf_counter() - began
-    settings = cli.settings(args, dtype, but=["data", "weights", "small"])
-    metrics = settings | metrics
+    settings = cli.settings(args, dtype, but=["data", "weights", "small", "photos"])
     if args.fine_tune:
         own = settings | source | {"photographs": [data.checksum(p) for p in parts[0]]}
         pool4 = fixed_outputs("pool4", *more)
         logits, history = fine_tune(network, pool4, labels, folder, own, args.restart)
         seconds += sum(history["seconds"])
-    vgg16_files.write_part(trained, network, (FINE_TUNED, "fc8"), path, source)
+    vgg16_files.write_part(trained, network, [FINE_TUNED, "fc8"], path, source, names)
     images = read_photographs(data, parts[2], network.config.image_size)
-    answers = images, labels[2], tf.nn.softmax(logits).numpy(), CLASSES
+    answers = images, labels[2], tf.nn.softmax(logits).numpy(), names
     files = report.plot_results(folder, f"Example 11, {data.name}", history, *answers)
-    page = folder / "grad_cam.png"
-    files += [trained, plot_grad_cam(network, images[:PICTURES], page, labels[2])]
-    metrics |= {
+    some = network, images[:PICTURES]
+    files += [trained, plot_grad_cam(*some, names, page, labels[2])]
+    metrics |= settings | {
         "weights": cli.shown(path),
         "test_accuracy_of_top_layer": top_accuracy,
         "test_accuracy": float(accuracy(logits, labels[2])),

@@ -197,7 +197,12 @@ def write_v1_checkpoint(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def write_part(
-    path: Path, network: vgg16.VGG16, layers: Sequence[str], base: Path, source: dict
+    path: Path,
+    network: vgg16.VGG16,
+    layers: Sequence[str],
+    base: Path,
+    source: dict,
+    class_names: Sequence[str],
 ) -> None:
     """Write the layers of a network that training has changed, as .npz.
 
@@ -207,9 +212,10 @@ def write_part(
         layers: those to write, such as "conv5".
         base: the file of weights that the other layers are from.
         source: what `vgg16.feature_source` says of that file.
+        class_names: what the network tells apart.
     """
-    origin = {"base": str(base.resolve()), "sha256": source["weights_sha256"]}
-    origin["config"] = dataclasses.asdict(network.config)
+    origin: dict[str, Any] = {"base": str(base.resolve()), "sha256": source["weights_sha256"]}
+    origin |= {"config": dataclasses.asdict(network.config), "class_names": class_names}
     arrays = {name: weight.numpy() for name, weight in network.weights_of(layers).items()}
     part = path.with_suffix(".part.npz")
     try:
@@ -220,8 +226,10 @@ def write_part(
         raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def read_with_part(path: Path, base: Path | None, dtype: tf.DType) -> vgg16.VGG16:
-    """Return the network of which write_part() has written the trained layers.
+def read_with_part(
+    path: Path, base: Path | None, dtype: tf.DType
+) -> tuple[vgg16.VGG16, tuple[str, ...]]:
+    """Return the network of which write_part() has written the trained layers, and its classes.
 
     Args:
         path: the file.
@@ -232,11 +240,12 @@ def read_with_part(path: Path, base: Path | None, dtype: tf.DType) -> vgg16.VGG1
         WeightsError: one of the files is missing or damaged, or they do not belong together.
     """
     if not path.is_file():
-        raise WeightsError(f"there is no trained network at {path}")
+        raise WeightsError(f"there is no trained network at {path}: train one first")
     with reading(path), np.load(path, allow_pickle=False) as arrays:
         trained = dict(arrays)
         origin = json.loads(str(trained.pop("origin")))
         base, sizes = base or Path(origin["base"]), origin["config"]
+        names = tuple(origin["class_names"])
     if not base.exists() and not Path(f"{base}.index").exists():
         raise WeightsError(f"{path} needs {base}, which is missing: --weights says where it is")
     weights = read(base)
@@ -244,4 +253,4 @@ def read_with_part(path: Path, base: Path | None, dtype: tf.DType) -> vgg16.VGG1
         raise WeightsError(f"{path} does not belong to the weights in {base}")
     weights |= trained
     more = sizes["image_size"], tuple(sizes.get("pooling", ()))
-    return vgg16.VGG16(weights, vgg16.Config.of(weights, *more), dtype)
+    return vgg16.VGG16(weights, vgg16.Config.of(weights, *more), dtype), names

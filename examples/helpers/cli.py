@@ -80,7 +80,8 @@ def run(main: Callable[..., dict]) -> None:
 def shown(path: Path | str) -> str:
     """Return a path as short as it can be written from the current folder."""
     whole = Path(path).resolve()
-    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
+    text = str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
+    return text.encode("utf-8", "backslashreplace").decode()  # not all names are UTF-8
 
 
 @contextlib.contextmanager
