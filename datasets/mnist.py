@@ -14,7 +14,7 @@ import numpy as np
 from datasets import pictures, sample
 from datasets.dataset import Dataset
 from datasets.digits import as_digit
-from datasets.download import DataError, RemoteFile, download
+from datasets.download import DataError, RemoteFile, download, verify
 from datasets.files import read_bytes, wrong
 
 CLASS_NAMES = tuple("0123456789")
@@ -40,8 +40,9 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dat
     """Load MNIST, or with "sample" scikit-learn's small digits, which need no network.
 
     With "full", each of the four files is taken from data_dir/mnist: unpacked (NAME-ubyte) if it
-    lies there so, else NAME-ubyte.gz, which is verified, and downloaded if it is missing. A file
-    that is in place but wrong is an error; it is never passed over in silence.
+    lies there so, else NAME-ubyte.gz, which is verified, and downloaded if it is missing; with a
+    dot in place of the second dash, as some copies have it, too. A file that is in place but wrong
+    is an error; it is never passed over in silence.
 
     Returns:
         uint8 images (N, 28, 28, 1), 0 for paper and 255 for ink, and int32 labels 0 to 9. The last
@@ -64,8 +65,15 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Dat
 
 
 def _place(remote: RemoteFile, data_dir: Path) -> Path:
-    unpacked = (data_dir / remote.path).with_suffix("")
-    return unpacked if os.path.isfile(unpacked) else download(remote, data_dir)
+    packed = data_dir / remote.path
+    dotted = packed.with_name(packed.name.replace("-idx", ".idx"))
+    for path in (packed.with_suffix(""), dotted.with_suffix("")):
+        if os.path.isfile(path):
+            return path
+    if os.path.isfile(dotted):
+        verify(dotted, remote)
+        return dotted
+    return download(remote, data_dir)
 
 
 def _read_pair(images: Path, labels: Path, count: int) -> tuple[np.ndarray, np.ndarray]:

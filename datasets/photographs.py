@@ -43,6 +43,7 @@ class Files:
     """
 
     def __init__(self, path: Path):
+        path = path.expanduser()
         self.path, self.archive = path, None
         try:
             if path.is_dir():
@@ -119,13 +120,13 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
             photographs that can be read, which is named.
     """
     files = Files(path)
-    names = [n for n in files.names if not any(p[0] in "._" for p in n.split("/"))]  # not macOS's
+    names = [name for name in files.names if not _hidden(name)]
     tops = {name.partition("/")[0] for name in names}
     skipped = len(tops) == 1 and files.archive and all(name.count("/") > 1 for name in names)
     depth = 1 if skipped else 0
     classes = {n.split("/")[depth] for n in names if n.count("/") > depth}
-    if path.is_dir():  # one without any file is a class, too: it shall be named
-        classes |= {p.name for p in path.iterdir() if p.is_dir() and p.name[0] not in "._"}
+    if files.path.is_dir():  # one without any file is a class, too: it shall be named
+        classes |= {p.name for p in files.path.iterdir() if p.is_dir() and not _hidden(p.name)}
     class_names = tuple(sorted(classes))
 
     def problem(name: str) -> str:
@@ -155,6 +156,10 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
     shown = ", ".join(class_names[:5]) + (" and more" if len(class_names) > 5 else "")
     name = f"{count:,} photographs of {shown}"
     return Photographs(name, class_names, files, train, validation, test, left_out, report)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _mixed(name: str) -> str:

@@ -14,6 +14,7 @@ ENOUGH = 1000  # pixels of height and width: a larger JPEG file is shrunk while 
 
 # Pillow warns of damaged metadata, which some photographs have. Their pixels are right.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = None  # ours is MAX_PIXELS
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -26,7 +27,7 @@ def read_picture(path: Path) -> np.ndarray:
         DataError: there is no such file, or it is no picture, a damaged or a huge one.
     """
     try:
-        return decode(path.read_bytes())
+        return decode(path.expanduser().read_bytes())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path.absolute()} cannot be read as a picture: {reason}") from error

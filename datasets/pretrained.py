@@ -50,7 +50,7 @@ def find_vgg16(weights: str, data: str, data_dir: Path, make_sample: Callable[..
         DataError: it cannot be had.
     """
     if weights not in ("full", "blocks"):
-        return Path(weights)
+        return Path(weights).expanduser()
     if weights == "full" and data == "sample":
         return make_sample(data_dir / "sample" / "vgg16", OTHER_KINDS, drawn_objects)
     path = data_dir / (VGG16_BLOCKS.path if weights == "blocks" else f"vgg16/{CHECKPOINT}")

@@ -35,6 +35,7 @@ def read_pictures(path: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
     Raises:
         DataError: there is no such path, or no picture that can be read.
     """
+    path = path.expanduser()
     if not path.is_dir():
         yield path.stem, squared(read_picture(path), size)
         return

@@ -241,8 +241,10 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     device.start("float32")
     folder, model = args.models_dir / NAME, (args.model, args.model_version)
-    rest = Rest(args.server, args.rest_port, *model)
-    over_grpc = Grpc(args.server, args.grpc_port, *model)
+    host = args.server.strip("[]")
+    host = f"[{host}]" if ":" in host else host  # IPv6, such as ::1
+    rest = Rest(host, args.rest_port, *model)
+    over_grpc = Grpc(host, args.grpc_port, *model)
     look_at(rest, "files" if args.image else "serving_default")
     if args.image:
         picture = pictures.read_picture(args.image)

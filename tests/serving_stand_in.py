@@ -308,10 +308,13 @@ def main():
     parser = argparse.ArgumentParser(description="A stand-in for TensorFlow Serving, for tests.")
     parser.add_argument("folder", type=Path, help="with a folder for each version: 1, 2, ...")
     args = parser.parse_args()
-    with running(args.folder, "mnist", 8500, 8501, 1.0), contextlib.suppress(KeyboardInterrupt):
-        print("gRPC on port 8500, REST on port 8501, until Ctrl-C")
-        while True:
-            time.sleep(1)
+    try:
+        with running(args.folder, "mnist", 8500, 8501, 1.0), contextlib.suppress(KeyboardInterrupt):
+            print("gRPC on port 8500, REST on port 8501, until Ctrl-C")
+            while True:
+                time.sleep(1)
+    except (OSError, RuntimeError) as error:  # of REST, of gRPC
+        sys.exit(f"error: port 8500 or 8501 is in use, by another server? ({error})")
 
 
 if __name__ == "__main__":

@@ -236,6 +236,12 @@ def test_a_host_that_nobody_knows(server, data, protocol):
         asked.predict(data.test_images[:1])
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_gets_its_brackets(host, capsys):
+    error = ask_main(capsys, "--server", host, "--rest-port", 9)
+    assert "no answer from http://[::1]:9 (" in error
+
+
 @both
 def test_no_answer_in_time(server, data, protocol, monkeypatch):
     """Of a server that says nothing at all, and of one that takes too long."""

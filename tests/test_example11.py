@@ -74,7 +74,7 @@ def test_it_learns(finished):
     metrics, output = finished
     assert metrics["test_accuracy"] > 0.9
     assert metrics["test_accuracy_of_top_layer"] > 0.9
-    assert (metrics["train_images"], metrics["test_images"], metrics["left_out"]) == (120, 60, 8)
+    assert (metrics["train_images"], metrics["test_images"], metrics["left_out"]) == (120, 60, 4)
     losses = metrics["history"]["validation_loss"]
     assert len(losses) == example11.FINE_TUNE_EPOCHS
     assert losses[-1] < losses[0]
@@ -97,7 +97,7 @@ def test_stage_1_alone(finished, sample_dir, weights, tmp_path):
     alone = without_pictures(example11.main, *tiny(sample_dir, tmp_path))
     assert alone["test_accuracy"] == metrics["test_accuracy_of_top_layer"]
     sources = list((tmp_path / example11.NAME).glob("features/*/source.json"))
-    assert [json.loads(path.read_text())["layer"] for path in sources] == ["fc7"]
+    assert [json.loads(path.read_text())["layer"] for path in sources] == ["features"]
     with np.load(tmp_path / example11.NAME / "trained.npz") as arrays:
         name = "vgg_16/conv5/conv5_2/weights"
         assert np.array_equal(arrays[name], weights[name])
@@ -117,7 +117,7 @@ def test_what_is_kept_is_what_the_network_computes(network, photographs, tmp_pat
     chosen = photographs.test[:7]
     images = read_photographs(photographs, chosen, CONFIG.image_size)
     assert (images.shape, images.dtype) == ((7, 64, 64, 3), np.uint8)
-    for layer, whole in (("fc7", network.features), ("pool4", network.lower_blocks)):
+    for layer, whole in (("features", network.features), ("pool4", network.lower_blocks)):
         (kept,) = example11.fixed_outputs(layer, network, {}, photographs, [chosen], tmp_path)
         assert len(kept) == 7
         for view, pixels in enumerate((images, images[:, :, ::-1])):
@@ -181,16 +181,17 @@ def test_a_folder_of_pictures(folder, photographs, tmp_path, capsys):
     (pictures / "notes.txt").write_text("no picture")
     result, output = answer(folder.parent, pictures)
     left_out = output + capsys.readouterr().out
-    assert left_out.count("left out: ") == 1
-    assert "41.jpg" in left_out
+    assert left_out.count("left out: ") == 2
+    assert "41.jpg" in left_out and "notes.txt" in left_out
     with (folder / "predictions.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["id", "label"]
-    numbers = [int(number) for number, _ in rows]
+    ids = [number for number, _ in rows]
+    assert len(set(ids)) == len(ids) == 41  # none twice
+    assert {"7.jpg", "7.png"} <= set(ids)
+    numbers = [int(number.partition(".")[0]) for number in ids]
     assert sorted(numbers) == numbers  # 2 before 10
-    assert len(numbers) == 41
-    assert numbers.count(7) == 2
-    found = np.array([float(label) for number, label in rows if number != "7"])
+    found = np.array([float(label) for number, label in rows if "7." not in number])
     expected = [p.label for number, p in enumerate(chosen, 1) if number != 7]
     assert np.all((found >= 0) & (found <= 1))
     assert np.mean((found > 0.5) == expected) > 0.9  # label is the probability of a dog

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from programs import ROOT, run, status, without_pictures
 
 from examples import example10_cats_dogs_tfrecord as example10
+from examples.helpers import cli
 
 EXAMPLES = sorted((ROOT / "examples").glob("example[0-9][0-9]_*.py"))
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -210,3 +212,49 @@ def test_a_folder_that_is_a_file_is_one_line(number, flag, sample_dir, tmp_path,
     code, errors = status(main, capsys, *argv, *(x for pair in folders.items() for x in pair))
     assert (code, len(errors)) == (1, 1), errors
     assert errors[0].startswith("error: ")
+
+
+# --- Where results go, and what a user brings along -----------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["[1]", "a*b", "what?", "back\\slash", "new\nline", "caf\udce9"])
+@each_example
+def test_a_folder_that_tensorflow_could_not_read_back_is_refused(path, name, tmp_path, capsys):
+    main = importlib.import_module(f"examples.{path.stem}").main
+    if "--models-dir" not in flags_of(path, capsys):
+        return
+    with pytest.raises(SystemExit) as stop:
+        main(["--models-dir", str(tmp_path / name), "--data-dir", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "TensorFlow wants a path" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+ENVIRONMENT = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "KERAS_BACKEND": "jax",
+    "TF_USE_LEGACY_KERAS": "1",
+}
+SETTINGS = """
+import examples.helpers
+import matplotlib.pyplot as plt, tensorflow as tf
+k = tf.keras.config
+print(k.backend(), k.floatx(), k.image_data_format(), plt.get_backend().lower())
+"""
+
+
+def test_settings_of_other_projects_change_nothing(tmp_path):
+    (tmp_path / ".keras").mkdir()
+    strange = {"floatx": "float16", "image_data_format": "channels_first", "backend": "torch"}
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(strange))
+    env = {**os.environ, **ENVIRONMENT, "HOME": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "-c", SETTINGS], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert process.stdout.split() == ["tensorflow", "float32", "channels_last", "agg"], process
+
+
+def test_a_home_folder_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = cli.make_parser("Title.").parse_args(["--data-dir=~/x", "--models-dir=~/y"])
+    assert (args.data_dir, args.models_dir) == (tmp_path / "x", tmp_path / "y")

@@ -417,8 +417,10 @@ def test_trained_layers_come_back_with_the_rest(tmp_path, weights, images, confi
     network.replace_top(rng.normal(size=(config.features, 3)), np.zeros(3))
     for weight in network.weights_of(["conv5"]).values():
         weight.assign_add(rng.normal(0, 0.01, weight.shape))
-    vgg16_files.write_part(part, network, ("conv5", "fc8"), base, source)
-    again = vgg16_files.read_with_part(part, None, tf.bfloat16)
+    names = ("a", "ä", "c")
+    vgg16_files.write_part(part, network, ("conv5", "fc8"), base, source, names)
+    again, classes = vgg16_files.read_with_part(part, None, tf.bfloat16)
+    assert classes == names
     assert again.config == network.config
     inputs = vgg16.preprocess(images, config.image_size)
     assert np.array_equal(again(inputs), network(inputs))

@@ -12,13 +12,17 @@ import time
 
 STARTED = time.perf_counter()  # total_seconds counts from here, TensorFlow's start-up included
 
-# What has to be settled before TensorFlow, Keras, matplotlib and tqdm are imported; whoever sets
-# one of these variables from outside decides. With an NVIDIA driver, TensorFlow shall say what
-# keeps it from using the GPU; without one, nothing that it says while it starts is of use.
+# What has to be settled before TensorFlow, Keras, matplotlib and tqdm are imported. The lessons
+# need Keras 3 on TensorFlow with its own defaults, whatever another project has set: a keras.json
+# with "channels_first" would change results in silence. Pictures go to files.
+os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
+os.environ.pop("TF_USE_LEGACY_KERAS", None)
+if "ipykernel" not in sys.modules:  # a notebook has a backend of its own
+    os.environ["MPLBACKEND"] = "Agg"
+# With an NVIDIA driver, TensorFlow shall say what keeps it from using the GPU; without one, nothing
+# that it says while it starts is of use.
 HAS_NVIDIA = shutil.which("nvidia-smi") is not None
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if HAS_NVIDIA else "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files; no screen is needed
 if not sys.stderr.isatty():  # in a log, a line of a progress bar every half minute
     os.environ.setdefault("TQDM_DELAY", "10")
     os.environ.setdefault("TQDM_MININTERVAL", "30")

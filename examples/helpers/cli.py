@@ -36,6 +36,20 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
 positive_int = number(int, 1, 2**31 - 1)
 
 
+def folder(text: str) -> Path:
+    """Parse a folder, for argparse; a shell leaves the ~ of --flag=~/x to the program."""
+    return Path(text).expanduser()
+
+
+def models_folder(text: str) -> Path:
+    """Parse a folder; refuse one in which TensorFlow, which sees patterns, would find no file."""
+    path, signs = folder(text), set("[]*?\\") - {os.sep}
+    if signs & set(str(path.absolute())) or not str(path.absolute()).isprintable():
+        listed = " ".join(sorted(signs))
+        raise argparse.ArgumentTypeError(f"TensorFlow wants a path in UTF-8 without {listed}")
+    return path
+
+
 def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
     """Make a parser of the shared flags; `training`: default epochs, batch size, learning rate."""
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
@@ -43,8 +57,9 @@ def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=title, formatter_class=show_defaults)
     add = parser.add_argument
     add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
-    add("--data-dir", type=Path, default=ROOT / "datasets" / "downloads", help="where data lies")
-    add("--models-dir", type=Path, default=ROOT / "models", help="where results are written")
+    downloads, models = str(ROOT / "datasets" / "downloads"), str(ROOT / "models")
+    add("--data-dir", type=folder, default=downloads, help="where data lies")
+    add("--models-dir", type=models_folder, default=models, help="where results are written")
     add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
     if training:
         epochs, batch_size, rate = training
