@@ -36,7 +36,8 @@ class Config:
         image_size: height and width of the images in pixels, for fc6 a multiple of 32.
         pooling: what an image's features are where there is no fc7: some of "mean4", "max4",
             "mean5", "max5", the mean or maximum over height and width of block 4's outputs,
-            pooled, or of block 5's last convolution, one after another.
+            pooled, or of block 5's last convolution, one after another; or "quarters4" and
+            "quarters5", the means over each quarter of the image.
     """
 
     classes: int = 1000
@@ -66,7 +67,8 @@ class Config:
     @property
     def features(self) -> int:
         """How many numbers the top layer sees of an image."""
-        return self.dense or 8 * self.width * len(self.pooling)
+        parts = sum(4 if name.startswith("quarters") else 1 for name in self.pooling)
+        return self.dense or 8 * self.width * parts
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of all weights, first layer first: 32, or 26 of the blocks."""
@@ -182,7 +184,7 @@ class VGG16(tf.Module):
         """Compute the features from block 4's outputs, pooled, and block 5's, not pooled."""
         if not self.config.dense:
             last = {"4": tf.cast(pool4, tf.float32), "5": tf.cast(conv5, tf.float32)}
-            over = {"mean": tf.reduce_mean, "max": tf.reduce_max}
+            over = {"mean": tf.reduce_mean, "max": tf.reduce_max, "quarters": quarters}
             parts = [over[name[:-1]](last[name[-1]], [1, 2]) for name in self.config.pooling]
             return tf.concat(parts, axis=1)  # (N, 1024) for two
         pool5 = pool(conv5)  # (N, 7, 7, 512)
@@ -227,6 +229,13 @@ class VGG16(tf.Module):
 def pool(x: tf.Tensor) -> tf.Tensor:
     """Keep the largest of every 2x2 values, as VGG16 does behind each block."""
     return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
+
+
+def quarters(x: tf.Tensor, axis: Sequence[int]) -> tf.Tensor:
+    """Return the means over each quarter of images (N, H, W, C), over `axis` [1, 2]: (N, 4 C)."""
+    height, width = x.shape[1] // 2, x.shape[2] // 2
+    means = tf.nn.avg_pool2d(x, (height, width), (height, width), "VALID")
+    return tf.reshape(means, [-1, 4 * x.shape[3]])
 
 
 def random_weights(config: Config, seed: int) -> dict[str, np.ndarray]:

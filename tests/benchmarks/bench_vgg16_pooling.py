@@ -25,15 +25,18 @@ from datasets.squares import read_photographs
 from models import vgg16, vgg16_files
 from models.top_layer import train_top
 
-ALL = ("mean4", "max4", "mean5", "max5")
-TRIED = [("mean5",), ("max5",), ("mean4", "mean5"), ("mean4", "max5"), ("max4", "max5"), ALL]
+ALL = ("mean4", "max4", "quarters4", "mean5", "max5", "quarters5")
+TRIED = [
+    *(("mean5",), ("max5",), ("mean4", "mean5"), ("max4", "max5")),
+    *(("quarters4", "mean5"), ("quarters4", "quarters5"), ("quarters4", "mean5", "max5")),
+]
 SIZES = (64, 96, 128, 160)  # of CIFAR-10's images, in pixels
 FIT = 30, 128, 1e-3  # epochs, images in a step, learning rate: the defaults of both examples
 BATCH = 25
 
 
 def compute(images: np.ndarray, size: int, path: Path, dtype: tf.DType) -> np.ndarray:
-    """Return all that can be pooled, float32 (N, 2048), of uint8 images (N, H, W, 3)."""
+    """Return all that can be pooled, float32 (N, 6144), of uint8 images (N, H, W, 3)."""
     network, _ = vgg16_files.load(path, dtype, image_size=size, pooling=ALL)
     features = tf.function(lambda x: network.features(vgg16.preprocess(x, size)))
     starts = tqdm(range(0, len(images), BATCH), f"{size} pixels", leave=False)
@@ -42,7 +45,8 @@ def compute(images: np.ndarray, size: int, path: Path, dtype: tf.DType) -> np.nd
 
 def chosen(features: np.ndarray, pooling: tuple[str, ...]) -> np.ndarray:
     """Return the columns of some kinds of pooling."""
-    parts = dict(zip(ALL, np.split(features, len(ALL), axis=1), strict=True))
+    widths = [2048 if name.startswith("quarters") else 512 for name in ALL]
+    parts = dict(zip(ALL, np.split(features, np.cumsum(widths)[:-1], axis=1), strict=True))
     return np.concatenate([parts[name] for name in pooling], axis=1)
 
 
