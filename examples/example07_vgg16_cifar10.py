@@ -166,7 +166,7 @@ def compiled(function, image_size: int):
 #   https://arxiv.org/abs/1711.05101).
 #
 # Of all epochs, the one with the lowest validation loss is kept.
-#
+
 # %% VGG16_10
 # With the new top layer the network is whole again, from an image to ten logits. Tested
 # from end to end, it is as good as the top layer alone on what is stored, and better

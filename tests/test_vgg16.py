@@ -193,6 +193,14 @@ def test_the_blocks_alone(weights, images, dtype):
         np.testing.assert_allclose(network(inputs), logits, rtol=1e-5)
 
 
+def test_quarters_are_the_means_of_each_quarter():
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    expected = x.reshape(2, 2, 2, 2, 3, 3).mean(axis=(2, 4)).reshape(2, 12)
+    np.testing.assert_allclose(vgg16.quarters(x, [1, 2]), expected, rtol=1e-5)
+    config = vgg16.Config(classes=0, width=2, dense=0, pooling=("quarters4", "mean5"))
+    assert config.features == 5 * 16
+
+
 def test_dropout_only_in_training(images):
     config = vgg16.Config(classes=7, width=2, dense=64, image_size=64)
     network = vgg16.VGG16(weights_with_biases(config), config)
