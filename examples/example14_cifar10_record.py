@@ -194,7 +194,7 @@ class Training(tf.Module):
         self.groups = [network.kernels, [n.offset for n in network.norms], network.head]
         self.velocity = tf.nest.map_structure(lambda v: tf.Variable(0 * v), self.groups)
 
-    @tf.function
+    @tf.function(autograph=False)  # it has no loop or branch for the graph
     def step(self, images: np.ndarray, labels: np.ndarray, rate: tf.Tensor) -> dict:
         """Learn from a batch; each size of images is compiled by itself."""
         with tf.GradientTape() as tape:

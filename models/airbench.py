@@ -123,7 +123,7 @@ class Training(tf.Module):
         self.groups = [network.kernels, [n.offset for n in network.norms], network.head]
         self.velocity = tf.nest.map_structure(lambda v: tf.Variable(0 * v), self.groups)
 
-    @tf.function
+    @tf.function(autograph=False)  # it has no loop or branch for the graph
     def step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> dict[str, tf.Tensor]:
         """Learn from a batch, and return its loss and its accuracy."""
         with tf.GradientTape() as tape:
