@@ -106,8 +106,9 @@ def in_short(number: str) -> str:
         seconds = duration(metrics["total_seconds"])
         if kind_of(path) in ("random_weights", "stand_in") or "data" not in metrics:
             return seconds  # its accuracy says nothing
-        data = metrics["data"].partition(":")[0]
-        return f"{metrics['test_accuracy']:.2%} on {data} in {seconds}"
+        data, flags = metrics["data"].partition(":")[0], metrics["command"].partition(".py ")[2]
+        more = f" with `{flags}`" if kind_of(path) == "blocks" else ""
+        return f"{metrics['test_accuracy']:.2%} on {data} in {seconds}{more}"
     return ""
 
 

@@ -4,7 +4,7 @@
 
 Example 11 (`--weights blocks`, stage 1) and example 10 learn from the first N photographs of cats
 and dogs, and are tested on the same 400. Example 10 takes as many steps for few photographs as for
-1,600 (at least), since an epoch has fewer. docs/figures/learning_curve.py draws the result.
+1,600 (at least), since an epoch has fewer.
 """
 
 import json
