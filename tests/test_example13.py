@@ -82,8 +82,8 @@ def test_a_whole_run(finished, sample_dir):
 
 
 def test_the_blocks_alone(weights, tmp_path):
-    """From Keras' file, in a folder whose name has a meaning for TensorFlow; features are alike."""
-    folder = tmp_path / "[1]"
+    """From Keras' file, in a folder of an odd name; features are alike."""
+    folder = tmp_path / "{1} %s ä"
     blocks = {name: array for name, array in weights.items() if "/fc" not in name}
     write_keras(tmp_path / "notop.h5", blocks)
     argv = "--weights", tmp_path / "notop.h5", "--models-dir", folder
