@@ -57,7 +57,7 @@ def share(train, labels, others, answers, seeds: list[int]) -> float:
         held = slice(None, None, 10)  # to choose the epoch by
         kept = np.delete(np.arange(len(train)), held)
         pairs = (train[kept], labels[kept]), (train[held], labels[held])
-        kernel, bias, _ = train_top(*pairs, labels.max() + 1, *FIT, seed)
+        kernel, bias, _ = train_top(*pairs, int(labels.max()) + 1, *FIT, seed)
         shares.append(np.mean((others @ kernel + bias).argmax(axis=1) == answers))
     return statistics.mean(shares)
 
