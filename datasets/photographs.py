@@ -52,7 +52,7 @@ class Files:
             else:
                 self.archive = zipfile.ZipFile(path)
                 self.names = sorted(n for n in self.archive.namelist() if not n.endswith("/"))
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, RuntimeError) as error:  # the latter: a kind of zip it lacks
             raise wrong(path, f"it is no whole zip archive ({error})") from error
         except OSError as error:
             raise unreadable(path, error) from error

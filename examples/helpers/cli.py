@@ -43,18 +43,16 @@ def folder(text: str) -> Path:
 
 def models_folder(text: str) -> Path:
     """Parse a folder; refuse one in which TensorFlow, which sees patterns, would find no file."""
-    path, signs = folder(text), set("[]*?\\") - {os.sep}
-    if signs & set(str(path.absolute())) or not str(path.absolute()).isprintable():
-        listed = " ".join(sorted(signs))
-        raise argparse.ArgumentTypeError(f"TensorFlow wants a path in UTF-8 without {listed}")
-    return path
+    path, signs = folder(text).absolute(), "".join(sorted(set("[]*?\\") - {os.sep}))
+    if set(signs) & set(str(path)) or not str(path).isprintable():
+        raise argparse.ArgumentTypeError(f"TensorFlow wants a path in UTF-8 without {signs}")
+    return folder(text)
 
 
 def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
     """Make a parser of the shared flags; `training`: default epochs, batch size, learning rate."""
-    show_defaults = argparse.ArgumentDefaultsHelpFormatter
-    title = docstring.partition("\n")[0]
-    parser = argparse.ArgumentParser(description=title, formatter_class=show_defaults)
+    style, title = argparse.ArgumentDefaultsHelpFormatter, docstring.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=title, formatter_class=style)
     add = parser.add_argument
     add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
     downloads, models = str(ROOT / "datasets" / "downloads"), str(ROOT / "models")
