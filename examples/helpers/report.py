@@ -87,7 +87,7 @@ def save_figure(figure: plt.Figure, path: Path) -> Path:
 
 def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float]]) -> Path:
     """Plot loss and accuracy by epoch, of training and validation."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         epochs = range(1, len(history[name]) + 1)
         axis.plot(epochs, history[name], "o-", label="training")
