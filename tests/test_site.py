@@ -311,6 +311,7 @@ LOOKED_AT = {
     "index": "index.html",
     "note": "notes/01_features_and_perceptrons.html",
     "example": "examples/example05_mnist_cnn_nn.html",
+    "long output": "examples/example07_vgg16_cifar10.html",
 }
 
 
