@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from datasets import pictures
@@ -101,6 +102,13 @@ class Photographs:
     def checksum(self, photograph: Photograph) -> int:
         """Return the CRC-32 of the file."""
         return self.files.checksum(photograph.name)
+
+
+def read_photographs(data: Photographs, chosen: Sequence[Photograph], size: int) -> np.ndarray:
+    """Read some photographs of a data set, np.uint8 (N, size, size, 3)."""
+    return np.array(
+        [pictures.squared(pictures.decode(data.read(photograph)), size) for photograph in chosen]
+    )
 
 
 def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> Photographs:

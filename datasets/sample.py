@@ -63,8 +63,9 @@ def make_cats_dogs(data_dir: Path) -> Path:
 
 
 def _make(data_dir: Path, name: str, files: list[str], contents: Callable[[], list[bytes]]) -> Path:
-    modules = [Path(__file__).with_name(f"{name}.py") for name in ("sample", "drawings", "digits")]
-    edition = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:8]
+    names = "sample.py", "drawings.py", "drawings.svg", "digits.py"
+    content = b"".join(Path(__file__).with_name(each).read_bytes() for each in names)
+    edition = hashlib.sha256(content).hexdigest()[:8]
 
     def write(empty: Path) -> None:
         for file, content in zip(files, contents(), strict=True):

@@ -131,7 +131,7 @@ def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
             raise cli.UserError("the loss is not finite: use a smaller --learning-rate")
         answers = labels, tf.nn.softmax(network(images)).numpy(), data.class_names
         folder, title = log / "pictures", f"Epoch {epoch + 1}"
-        pictures = report.plot_mistakes(folder, title, images, *answers)
+        pictures = report.plot_results(folder, title, {}, images, *answers)
         with writer.as_default(step=epoch):
             write_gradients(network, gradients_of(network, images, labels))
             write_pictures(*pictures)

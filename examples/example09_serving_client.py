@@ -223,7 +223,7 @@ def ask_all(rest: Rest, over_grpc: Grpc, data: mnist.Dataset, folder: Path) -> d
     print(f"probabilities over REST and over gRPC differ by {difference:.1g} at most")
     classes, probabilities = map(np.concatenate, zip(*answers, strict=True))
     guesses = labels, probabilities, data.class_names
-    report.plot_mistakes(folder, "Example 09", images, *guesses)
+    report.plot_results(folder, "Example 09", {}, images, *guesses)
     accuracy = float(np.mean(classes == labels))
     return {"test_accuracy": accuracy, "train_seconds": 0.0, "images_per_second": speed}
 

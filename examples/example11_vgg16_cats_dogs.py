@@ -29,8 +29,8 @@ import numpy as np
 import tensorflow as tf
 
 from datasets import cats_dogs, pretrained
-from datasets.photographs import Photographs
-from datasets.squares import read_photographs, read_pictures
+from datasets.photographs import Photographs, read_photographs
+from datasets.pictures import read_pictures
 from examples.helpers.run import Run
 from models import sample_vgg16, vgg16, vgg16_files
 from models.feature_cache import Features, cached_features

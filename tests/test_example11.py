@@ -19,7 +19,7 @@ from programs import (
 )
 
 from datasets import cats_dogs, drawings, pretrained
-from datasets.squares import read_photographs
+from datasets.photographs import read_photographs
 from examples import example11_vgg16_cats_dogs as example11
 from examples.helpers.report import tf
 from models import sample_vgg16, vgg16, vgg16_files

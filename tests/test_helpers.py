@@ -302,8 +302,8 @@ def test_the_run_as_a_callback_of_fit(tmp_path, capsys):
     assert set(columns) == {
         *("loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
     }
-    with pytest.raises(KeyboardInterrupt, match="epochs saved: 1; the same command goes on"):
-        fit(tmp_path / "b", at=4)
+    with pytest.raises(KeyboardInterrupt, match="saved after step 3"):
+        fit(tmp_path / "b", at=1)
     assert signal.getsignal(signal.SIGINT) == before
     continued, same_weights = fit(tmp_path / "b")
     assert continued | {"seconds": 0} == columns | {"seconds": 0}
@@ -376,7 +376,7 @@ def test_confusion_matrix_has_the_true_class_in_its_rows(tmp_path, monkeypatch):
     labels, predictions = np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 0])
     names = ["a", "b", "never"]
     answers = np.zeros((5, 8, 8, 3)), labels, np.eye(3)[predictions], names
-    path, _ = report.plot_mistakes(tmp_path, "title", *answers)
+    path, _ = report.plot_results(tmp_path, "title", {}, *answers)
     assert drawn[0].tolist() == [[3, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert coloured(path) > 0.05
 
@@ -391,7 +391,7 @@ def test_worst_mistakes_are_the_most_certain_ones(tmp_path, monkeypatch):
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.8, 0.2]])
     labels = np.array([1, 0, 0, 1])
-    report.plot_mistakes(tmp_path, "title", images, labels, probabilities, ["cat", "dog"])
+    report.plot_results(tmp_path, "title", {}, images, labels, probabilities, ["cat", "dog"])
     assert shown["images"].ravel().tolist() == [3, 2, 0]
     assert shown["captions"] == ["cat 80%\nis dog", "dog 70%\nis cat", "cat 60%\nis dog"]
 

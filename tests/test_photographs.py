@@ -1,4 +1,4 @@
-"""Checks datasets/photographs.py and squares.py: folders and archives of one's own photographs."""
+"""Checks datasets/photographs.py and pictures of one's own, in folders and archives."""
 
 import io
 import os
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from programs import arguments, error_of, one_line_of, run, without_pictures
 
-from datasets import photographs, pictures, squares
+from datasets import photographs, pictures
 from datasets.files import DataError
 from examples import example10_cats_dogs_tfrecord as example10
 from examples import example11_vgg16_cats_dogs as example11
@@ -138,7 +138,7 @@ def test_a_class_of_files_that_cannot_be_read(tmp_path):
 
 
 def test_pictures_of_a_folder_have_names_of_their_own(own):
-    found = dict(squares.read_pictures(own, 32))
+    found = dict(pictures.read_pictures(own, 32))
     assert len(found) == 60
     assert "birnen/2024/IMG 1.jpg" in found  # there are three IMG 1
     assert all(image.shape == (32, 32, 3) for image in found.values())

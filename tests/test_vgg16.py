@@ -10,7 +10,7 @@ import pytest
 from programs import ROOT, Trap, one_line_of
 
 from datasets import cats_dogs, drawings, pretrained
-from datasets.squares import read_photographs
+from datasets.photographs import read_photographs
 from examples.helpers.report import tf
 from models import WeightsError, vgg16, vgg16_files
 

@@ -1,8 +1,4 @@
-"""What every example needs and none teaches.
-
-cli: flags, errors, exit status. device: where and in which arithmetic to compute. run: a training
-that can be stopped and continued. report: metrics.json and the standard pictures.
-"""
+"""What every example needs and none teaches: what is to be settled before the imports."""
 
 import os
 import shutil
@@ -12,9 +8,8 @@ import time
 
 STARTED = time.perf_counter()  # total_seconds counts from here, TensorFlow's start-up included
 
-# What has to be settled before TensorFlow, Keras, matplotlib and tqdm are imported. The lessons
-# need Keras 3 on TensorFlow with its own defaults, whatever another project has set: a keras.json
-# with "channels_first" would change results in silence. Pictures go to files.
+# The lessons need Keras 3 on TensorFlow with its own defaults, whatever another project has set: a
+# keras.json with "channels_first" would change results in silence. Pictures go to files.
 os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 if "ipykernel" not in sys.modules:  # a notebook has a backend of its own
@@ -24,19 +19,16 @@ if "ipykernel" not in sys.modules:  # a notebook has a backend of its own
 HAS_NVIDIA = shutil.which("nvidia-smi") is not None
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if HAS_NVIDIA else "3")
 if not sys.stderr.isatty():  # in a log, a line of a progress bar every half minute
-    os.environ.setdefault("TQDM_DELAY", "10")
-    os.environ.setdefault("TQDM_MININTERVAL", "30")
-    os.environ.setdefault("TQDM_MAXINTERVAL", "30")
-    os.environ.setdefault("TQDM_BAR_FORMAT", "{desc}: {n_fmt} of {total_fmt}, {elapsed}\n")
+    os.environ |= {"TQDM_DELAY": "10", "TQDM_MININTERVAL": "30", "TQDM_MAXINTERVAL": "30"}
+    os.environ["TQDM_BAR_FORMAT"] = "{desc}: {n_fmt} of {total_fmt}, {elapsed}\n"
+_stderr = os.dup(2)
 if not HAS_NVIDIA:  # two lines come whatever the log level
-    _stderr, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(_nowhere, 2)
+    with open(os.devnull, "w") as _nowhere:
+        os.dup2(_nowhere.fileno(), 2)
 _before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C just ends: nothing is made yet
 import tensorflow as tf
 
 signal.signal(signal.SIGINT, _before)
-if not HAS_NVIDIA:
-    os.dup2(_stderr, 2)
-    os.close(_stderr)
-    os.close(_nowhere)
+os.dup2(_stderr, 2)
+os.close(_stderr)
 tf.get_logger().setLevel("ERROR")

@@ -43,8 +43,8 @@ def folder(text: str) -> Path:
 
 def models_folder(text: str) -> Path:
     """Parse a folder; refuse one in which TensorFlow, which sees patterns, would find no file."""
-    path, signs = folder(text).absolute(), "".join(sorted(set("[]*?\\") - {os.sep}))
-    if set(signs) & set(str(path)) or not str(path).isprintable():
+    whole, signs = str(folder(text).absolute()), "[]*?" if os.sep == "\\" else "*?[\\]"
+    if set(signs) & set(whole) or not whole.isprintable():
         raise argparse.ArgumentTypeError(f"TensorFlow wants a path in UTF-8 without {signs}")
     return folder(text)
 

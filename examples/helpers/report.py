@@ -51,9 +51,8 @@ def finish(
 ) -> dict:
     """Write metrics.json, print the result and what was written, and check the `minimum`.
 
-    `folder` is models/<script name>; `metrics` are the example's figures, among them
-    `test_accuracy`, `train_seconds` and `data`; `files` what else it has written; `argv` what
-    main() was given. Returned are the metrics, and where they come from (`origin`).
+    `folder` is models/<script name>; `metrics` has `test_accuracy`, `train_seconds` and `data`;
+    `files` were written before; `argv` is what main() was given. Returns metrics and `origin`.
     """
     metrics = metrics | origin(folder.name, sys.argv[1:] if argv is None else argv)
     write_json(folder / "metrics.json", metrics)
@@ -68,10 +67,10 @@ def finish(
 
 def show_answer(image: Array, probabilities: Array, names: Sequence[str], folder: Path) -> dict:
     """Print the likeliest classes of a picture, and draw what the network was given to see."""
-    likeliest = np.argsort(-probabilities)[:5].tolist()
-    for index in likeliest:
+    for index in np.argsort(-probabilities)[:5].tolist():
         print(f"{probabilities[index]:8.2%}  {names[index]}")
-    answer, title = names[likeliest[0]], f"{probabilities.max():.0%} {names[likeliest[0]]}"
+    answer = names[int(probabilities.argmax())]
+    title = f"{probabilities.max():.0%} {answer}"
     print("wrote", shown(plot_images(image[None], folder / "picture.png", title, columns=1)))
     return {"answer": answer, "probabilities": probabilities.tolist()}
 
@@ -100,30 +99,28 @@ def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float
     return save_figure(figure, folder / "learning_curves.png")
 
 
-def plot_mistakes(
-    folder: Path, title: str, images: Array, labels: Array, probabilities: Array, names: Sequence
+def plot_results(
+    folder: Path, title: str, history: dict, images: Array, labels: Array, shares: Array, names: Any
 ) -> list[Path]:
-    """Draw the confusion matrix, and the mistakes of which the network was most certain."""
+    """Draw learning curves, if there is a `history`, the confusion matrix, and the mistakes.
+
+    `shares` are the probabilities. Of the mistakes come first those the network was surest of.
+    """
     from sklearn import metrics  # here, since importing it takes a second
 
-    answers, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    files = [plot_learning_curves(folder, title, history)] if history else []
+    answers, certainty = shares.argmax(axis=1), shares.max(axis=1)
     figure, axis = plt.subplots(figsize=(7, 6))
     matrix = metrics.confusion_matrix(labels, answers, labels=range(len(names)))
     display = metrics.ConfusionMatrixDisplay(matrix, display_labels=names)
     display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=45)
     axis.set(xlabel="predicted", ylabel="true", title=title)
-    path = save_figure(figure, folder / "confusion_matrix.png")
+    files.append(save_figure(figure, folder / "confusion_matrix.png"))
     wrong = np.flatnonzero(answers != labels)
     wrong = wrong[np.argsort(-certainty[wrong], kind="stable")][:32]
     captions = [f"{names[answers[i]]} {certainty[i]:.0%}\nis {names[labels[i]]}" for i in wrong]
     page, title = folder / "worst_mistakes.png", f"{title}: the worst mistakes"
-    return [path, plot_images(images[wrong], page, title, captions)]
-
-
-def plot_results(folder: Path, title: str, history: dict, *answers: Any) -> list[Path]:
-    """Draw learning curves and, of plot_mistakes' `answers`, what that draws."""
-    curves = plot_learning_curves(folder, title, history)
-    return [curves, *plot_mistakes(folder, title, *answers)]
+    return [*files, plot_images(images[wrong], page, title, captions)]
 
 
 def plot_images(

@@ -127,8 +127,11 @@ class Run:
         finally:
             self._hear_no_more()
 
-    def steps(self) -> Iterator[int]:
-        """Yield the number, from 0, of each step of this epoch that is not done; show a bar."""
+    def steps(self, whole: bool = False) -> Iterator[int]:
+        """Yield the number, from 0, of each step of this epoch that is not done; show a bar.
+
+        Ctrl-C stops it after a step or, where only `whole` epochs can be continued, at its end.
+        """
         count, title = self.steps_per_epoch, f"epoch {len(self.history) + 1}"
         first = self.step - len(self.history) * count
         with tqdm(range(first, count), title, count, initial=first, leave=False) as bar:
@@ -137,7 +140,7 @@ class Run:
                 yield step
                 self._seconds += time.perf_counter() - began
                 self.step += 1
-                if self.stop_asked and step + 1 < count:  # a whole epoch is saved by validate()
+                if self.stop_asked and step + 1 < count and not whole:  # else validate() saves
                     self.save()
                     self._stop_if_asked()
 
@@ -171,29 +174,19 @@ class Run:
     def callback(self) -> tf.keras.callbacks.Callback:
         """Return this run as a callback for Keras' fit(), with `initial_epoch=len(run.history)`.
 
-        fit() cannot begin within an epoch, so that Ctrl-C leaves what the last epoch has saved.
+        fit() cannot begin within an epoch, so that Ctrl-C stops it when the epoch is saved.
         """
-        run, numbers = self, iter(self)
+        epochs, bars = iter(self), []
 
-        class Callback(tf.keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch: int, logs: dict) -> None:
-                next(numbers)
-                self.steps = run.steps()
-                next(self.steps)
+        def begin(epoch: int, logs: dict) -> None:
+            next(epochs)
+            bars.append(self.steps(whole=True))
+            next(bars[-1])
 
-            def on_train_batch_end(self, batch: int, logs: dict) -> None:
-                if run.stop_asked and batch + 1 < run.steps_per_epoch:
-                    numbers.close()
-                    done = len(run.history)
-                    raise KeyboardInterrupt(f"epochs saved: {done}; the same command goes on")
-                next(self.steps, None)
+        def end(epoch: int, logs: dict) -> None:
+            own, kept = ("loss", "accuracy"), ("val_loss", "val_accuracy")
+            self.record({name: logs[name] for name in own})
+            self.validate({name.replace("val_", "validation_"): logs[name] for name in kept})
 
-            def on_epoch_end(self, epoch: int, logs: dict) -> None:
-                names = ("loss", "accuracy")
-                run.record({name: logs[name] for name in names})
-                run.validate({f"validation_{name}": logs[f"val_{name}"] for name in names})
-
-            def on_train_end(self, logs: dict) -> None:
-                numbers.close()
-
-        return Callback()
+        step, close = lambda *_, **__: next(bars[-1], None), lambda *_, **__: epochs.close()
+        return tf.keras.callbacks.LambdaCallback(begin, end, None, close, None, step)

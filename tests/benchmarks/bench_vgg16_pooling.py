@@ -21,7 +21,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from datasets import cats_dogs, cifar10, pretrained
-from datasets.squares import read_photographs
+from datasets.photographs import read_photographs
 from models import vgg16, vgg16_files
 from models.top_layer import train_top
 
