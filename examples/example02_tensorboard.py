@@ -35,8 +35,7 @@ from models import mnist_mlp
 from models.training import accuracy, count_parameters, mean_loss
 
 NAME = Path(__file__).stem
-EPOCHS = 4
-BATCH_SIZE = 100
+EPOCHS, BATCH_SIZE = 4, 100
 LEARNING_RATE = 0.3  # in the first step; it falls to zero along a straight line
 UNITS = (128, 64)  # of the two hidden layers
 SWEEP_RATES, SWEEP_UNITS, SWEEP_STEPS = (0.01, 0.1, 0.5), (8, 128), 100
@@ -147,8 +146,7 @@ def train(network: tf.keras.Model, pairs, epochs: int, data, log: Path) -> None:
 
 # %% HParams
 # Which learning rate, how many units? Each pair is tried in a short run of its own, and
-# the panel compares them: in a table to sort, and as lines through all values of a run.
-# Is the best learning rate the same for both sizes?
+# the panel compares them. Is the best learning rate the same for both sizes?
 
 
 def sweep(pairs, data: mnist.Dataset, dtype: tf.DType, seed: int, log: Path) -> None:
@@ -212,9 +210,8 @@ def write_projector(network: tf.keras.Model, images, labels, log: Path) -> None:
 # after record, each a length (8 bytes), a checksum of the length (4), as many bytes of
 # data, and a checksum of the data (4); all little endian, and no table of contents. So
 # it can be added to for ever, and read while it is being written, but only from the
-# start on. The checksum is CRC-32C, "masked" since the data may hold checksums itself:
-# turned right by 15 bits, plus 0xa282ead8. The data can be anything: here it is an
-# `Event`, in data sets mostly a `tf.train.Example`.
+# start on. The data can be anything: here it is an `Event`, in data sets mostly a
+# `tf.train.Example`.
 
 
 # %% Run

@@ -30,8 +30,7 @@ from models.saved import read_weights, write_weights
 from models.training import count_parameters
 
 NAME = Path(__file__).stem
-EPOCHS = 10
-BATCH_SIZE = 500
+EPOCHS, BATCH_SIZE = 10, 500
 SAMPLE_BATCH_SIZE = 50  # of 500, the sample images would fill two batches
 LEARNING_RATE = 0.2  # at the peak of the cycle
 HIDDEN = (512, 512)  # perceptrons in each hidden layer

@@ -29,8 +29,7 @@ from models.saved import reading
 from models.training import accuracy, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
-EPOCHS = 6
-BATCH_SIZE = 128
+EPOCHS, BATCH_SIZE = 6, 128
 LEARNING_RATE = 5e-3  # at the peak of the cycle
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
 LABEL_SMOOTHING = 0.1

@@ -28,8 +28,7 @@ from models.saved import read_weights, write_weights
 from models.training import accuracy, count_parameters, one_cycle, predict, scores
 
 NAME = Path(__file__).stem
-EPOCHS = 6
-BATCH_SIZE = 128
+EPOCHS, BATCH_SIZE = 6, 128
 LEARNING_RATE = 5e-3  # at the peak of the cycle
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
 MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # of Adam's averages, called beta 1 and beta 2
@@ -77,12 +76,8 @@ class Network(tf.Module):
             deviation = np.sqrt(2 / np.prod(shape[:-1]))
             return tf.Variable(rng.normal(0, deviation, shape), dtype=tf.float32)
 
-        self.kernels = [
-            weights(5, 5, 1, 32),
-            weights(3, 3, 32, 64),
-            weights(3, 3, 64, 128),
-            weights(3, 3, 128, 128),
-        ]
+        self.kernels = [weights(5, 5, 1, 32), weights(3, 3, 32, 64)]
+        self.kernels += [weights(3, 3, 64, 128), weights(3, 3, 128, 128)]
         self.biases = [tf.Variable(tf.zeros(k.shape[-1])) for k in self.kernels]
         self.dense = weights(3 * 3 * 128, 10)
         self.dense_biases = tf.Variable(tf.zeros(10))

@@ -12,7 +12,6 @@ The recipe is that of residual networks (K. He et al. 2015, section 4.2,
 https://arxiv.org/abs/1512.03385: batch normalisation, SGD with momentum 0.9, weight
 decay, flips and shifts) with the one-cycle schedule of L. Smith and N. Topin (2017,
 https://arxiv.org/abs/1708.07120), on a network small enough for a laptop.
-
 docs/results.md has the measured results. Before this one: example 05, a convolutional
 network for MNIST. After it: example 07, which takes over a network that others have
 trained. Example 14 shows how far the same training can be sped up.
@@ -31,11 +30,9 @@ from examples.helpers.run import Run
 from models.training import accuracy, count_parameters, mean_loss, one_cycle, predict
 
 NAME = Path(__file__).stem
-EPOCHS = 8
-BATCH_SIZE = 250
+EPOCHS, BATCH_SIZE = 8, 250
 LEARNING_RATE = 0.3  # at the peak of the cycle
-MOMENTUM = 0.9
-WEIGHT_DECAY = 5e-4
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
 CHANNELS = (32, 64, 128)  # of the three stages, each of two convolutions
 SHIFT = 2  # pixels by which an image is moved at most, in each direction
@@ -232,9 +229,7 @@ def train(run: Run, network, optimizer, data: cifar10.Dataset, count, args) -> N
             batch = order[step * args.batch_size : (step + 1) * args.batch_size]
             rng = np.random.default_rng([args.seed, epoch, step])
             images = augment(data.train_images[batch], rng)
-            rate = tf.constant(
-                args.learning_rate * one_cycle(run.done, WARM_UP), tf.float32
-            )
+            rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
             run.record(train_step(images, data.train_labels[batch], rate))
         logits = predict(network.infer, data.validation_images)
         loss = mean_loss(logits, data.validation_labels)
@@ -246,8 +241,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, draw, and return the metrics."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     args = parser.parse_args(argv)
-    dtype = device.start(args.precision)
-    folder = args.models_dir / NAME
+    dtype, folder = device.start(args.precision), args.models_dir / NAME
     data = cifar10.load(args.data, args.data_dir, VALIDATION_SHARE)
     count = len(data.train_images[: args.train_images])
     print(data.summary(count))

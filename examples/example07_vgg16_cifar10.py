@@ -13,7 +13,6 @@ is computed once and kept on disk.
 The network is K. Simonyan's and A. Zisserman's (2014, https://arxiv.org/abs/1409.1556).
 That features from ImageNet serve other tasks was shown by J. Donahue et al. (2013,
 https://arxiv.org/abs/1310.1531).
-
 docs/results.md has the measured results. Before this one: example 06, a network trained
 on CIFAR-10 alone. After it: example 08, what becomes of a network that is trained.
 """
@@ -29,28 +28,27 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from datasets import cifar10, drawings, pictures, pretrained
-from datasets.dataset import Dataset
-from models import sample_vgg16, vgg16, vgg16_files
-from models.feature_cache import cached_features
+from examples.helpers.run import Run
+from models import vgg16, vgg16_files
+from models.fine_tuning import BATCH, TUNED, FineTuning, fixed_outputs
+from models.sample_vgg16 import checkpoint
 from models.top_layer import train_top
-from models.training import accuracy, count_parameters
+from models.training import accuracy, count_parameters, predict, scores
 
 NAME = Path(__file__).stem
 TRAIN_IMAGES = {"full": 3000, "sample": 5000}  # of the full data: with the test
 TEST_IMAGES = 1000  # images, six minutes on two cores in bfloat16
 VALIDATION_SHARE = 10  # one in so many training images is held back to choose by
-BATCH = 25  # images that go through VGG16 at once: more are no faster on a CPU
-EPOCHS = 30  # of the top layer, as all that follows
-BATCH_SIZE = 128
-LEARNING_RATE = 1e-3
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 30, 128, 1e-3  # of the top layer
+FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 5, 50
+FINE_TUNE_RATE = 1e-4  # at the start; it falls to zero along a line
 # What the convolutions alone are given and give, chosen on validation images (note 10)
 BLOCKS_SIZE = 128  # pixels; an image of 32 x 32 has no more to show at 224
 POOLING = ("quarters4", "mean5")
 
-# %% 1. Download the checkpoint and extract it
+# %% 1. and 2. Download the checkpoint, and reconstruct the network
 # vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016.
 # It is a checkpoint in the oldest format, V1, which TensorFlow 2 still reads. With
 # --data sample there is one of the same layout, of a VGG16 with an eighth of the width.
@@ -59,8 +57,7 @@ POOLING = ("quarters4", "mean5")
 #
 # --weights blocks takes the thirteen convolutions without the three dense layers, which
 # Keras publishes as a file of its own, a ninth as large.
-
-# %% 2. Reconstruct the network
+#
 # The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other
 # half of this example: read it now. Each weight is checked for its name, shape, dtype.
 
@@ -104,8 +101,8 @@ def save_model(network: vgg16.VGG16, folder: Path) -> list[Path]:
         return {"features": network.features(inputs)}
 
     with cli.replacing(folder) as part:
-        checkpoint = tf.train.Checkpoint(network=network)
-        checkpoint.write(str(part / "checkpoint" / "vgg_16"))
+        prefix = str(part / "checkpoint" / "vgg_16")
+        tf.train.Checkpoint(network=network).write(prefix)
         tf.saved_model.save(network, str(part / "saved_model"), serve)
     return [folder / "checkpoint", folder / "saved_model"]
 
@@ -117,14 +114,12 @@ def rebuild(path: Path, picture: Path | None, data_dir: Path, folder: Path):
     print(f"2. VGG16_{config.classes or 'blocks'} from {cli.shown(path)}")
     network = vgg16.VGG16(weights, config)
     print(f"   {len(weights)} weights, {count_parameters(network):,} parameters")
-    print("3. check")
     if config.classes:
+        print("3. check")
         names = pretrained.class_names(config.classes, data_dir)
         check_on_picture(network, picture, names, folder)
     else:
-        print(
-            "   the convolutions alone name nothing: step 6 shows what they are worth"
-        )
+        print("3. the convolutions alone name nothing: step 6 is their test")
     print("4. save")
     files = save_model(network, folder / f"vgg16_{config.classes or 'blocks'}")
     return weights, config, files
@@ -140,22 +135,10 @@ def rebuild(path: Path, picture: Path | None, data_dir: Path, folder: Path):
 # over the image, and of block 4's over each quarter of it: how much there is of what
 # each channel looks for, and roughly where. No layer wants images of a certain size any
 # more, and smaller ones cost less: a third, at 128 x 128. All else stays as it is.
-
-
-def compiled(function, image_size: int):
-    """Compile a part of the network, from uint8 images (N, 32, 32, 3) on."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.uint8)])
-    def compute(images):  # resized here: CIFAR-10 at 224 x 224 would need 36 GB
-        return function(vgg16.preprocess(images, image_size))
-
-    return compute
-
-
-# %% The top layer
-# It is a softmax regression, $\mathrm{softmax}(xW + b)$: in Keras a dense layer, whose
-# training is called `fit` (example 04). It is in models/top_layer.py, where all of this
-# stands in 20 lines. Three things help it on few images:
+#
+# The top layer is a softmax regression, $\mathrm{softmax}(xW + b)$: in Keras a dense
+# layer, whose training is called `fit` (example 04). It is in models/top_layer.py, all
+# of it in 20 lines. Three things help it on few images:
 #
 # * Some features are a hundred times as large as others. Each is brought to mean 0 and
 #   variance 1, so that one learning rate is right for all. In the end the scaling moves
@@ -167,53 +150,77 @@ def compiled(function, image_size: int):
 #
 # Of all epochs, the one with the lowest validation loss is kept.
 
-# %% VGG16_10
-# With the new top layer the network is whole again, from an image to ten logits. Tested
-# from end to end, it is as good as the top layer alone on what is stored, and better
-# with the mean of the logits of an image and of its mirror image, as in example 06.
+
+def choose(data, count: int, tested: int) -> tuple:
+    """Return images to train on, to choose by and to test on; and their labels."""
+    held_back = count // VALIDATION_SHARE
+    if held_back < 2:
+        raise cli.UserError(f"--train-images {count} is too few")
+    a, b, c = limits = count - held_back, held_back, tested
+    print(f"{data.name}: {limits} images to train on, to choose by, and to test on")
+    images = data.train_images[:a], data.validation_images[:b], data.test_images[:c]
+    labels = data.train_labels[:a], data.validation_labels[:b], data.test_labels[:c]
+    return images, labels
 
 
-def transfer(weights, config, dtype, data: Dataset, limits, folder: Path, training):
-    """Train a top layer for these weights on the first images of each part of the data.
+def transfer(weights, config, dtype, folder, images, labels, training, tunes) -> tuple:
+    """Train a top layer for these weights on images to train on and to choose by.
 
-    Returns the network with its new top layer, and the metrics.
+    Returns the network with it, block 4's outputs if it `tunes`, and the metrics.
     """
     gc.collect()  # earlier networks and what is compiled of them, which hold each other
-    network = vgg16.VGG16(weights, config, dtype)
+    network = vgg16.VGG16(weights, config, dtype, trained=(TUNED,))
     source = vgg16.feature_source(weights, config, dtype)
-    extract = compiled(network.features, config.image_size)
-    images = data.train_images, data.validation_images, data.test_images
-    labels = data.train_labels, data.validation_labels, data.test_labels
-    train, validation, (features, answers) = (
-        (cached_features(folder, source, extract, x[:n], BATCH, "   VGG16")[:], y[:n])
-        for x, y, n in zip(images, labels, limits, strict=True)
-    )
-    classes, began = len(data.class_names), time.perf_counter()
-    kernel, bias, history = train_top(train, validation, classes, *training)
-    seconds = round(time.perf_counter() - began, 1)
+    more = network, source, lambda some: [some], images, folder / "features", tunes
+    features, pool4 = fixed_outputs(*more)
+    train, validation, test = (part[:][:, 0] for part in features)
+    began, pairs = time.perf_counter(), ((train, labels[0]), (validation, labels[1]))
+    kernel, bias, history = train_top(*pairs, *training)
+    results = {"train_seconds": round(time.perf_counter() - began, 1)}
     if not np.isfinite(history["loss"] + history["validation_loss"]).all():
         raise cli.UserError("the loss is not finite: use a smaller --learning-rate")
     network.replace_top(kernel, bias)
-    correct = float(accuracy(features.astype(np.float32) @ kernel + bias, answers))
+    correct = float(accuracy(test.astype(np.float32) @ kernel + bias, labels[2]))
     print(f"   the top layer alone, on stored features: test accuracy {correct:.4f}")
-    return network, {
-        "test_accuracy_of_top_layer": correct,
-        "train_images": len(train[1]) + len(validation[1]),
-        "train_seconds": seconds,
-        "parameters": count_parameters(network),
-        "history": history,
-    }
+    results |= {"test_accuracy_of_top_layer": correct, "history": history}
+    return network, pool4, results | {"parameters": count_parameters(network)}
 
 
-def predict(network: vgg16.VGG16, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return logits (2, N, 10) of images (N, 32, 32, 3) and of their mirror images.
+# %% Fine-tuning
+# With --fine-tune block 5 goes on learning, from where ImageNet has left it; example 11
+# explains how, and why only behind a top layer that has learned.
 
-    And how many images it was in a second.
-    """
-    infer, began = compiled(network, network.config.image_size), time.perf_counter()
-    images = np.concatenate([images, images[:, :, ::-1]])
-    starts = tqdm(range(0, len(images), BATCH), "   VGG16_10 end to end", leave=False)
-    logits = np.concatenate([infer(images[i : i + BATCH]) for i in starts])
+
+def fine_tune(network, pool4, labels, folder: Path, settings: dict, restart) -> dict:
+    """Train block 5 and the top layer, from where it was left; return its metrics."""
+    count, steps = len(labels[0]), -(-len(labels[0]) // FINE_TUNE_BATCH)
+    tuning = FineTuning(network, FINE_TUNE_RATE, FINE_TUNE_EPOCHS * steps)
+    more = FINE_TUNE_EPOCHS, steps, restart
+    run = Run(folder, settings, __file__, *more, **tuning.changing)
+    for epoch in run:
+        order = np.random.default_rng([settings["seed"], epoch]).permutation(count)
+        for step in run.steps():
+            rows = order[step * FINE_TUNE_BATCH : (step + 1) * FINE_TUNE_BATCH]
+            run.record(tuning.train_step(pool4[0][rows][:, 0], labels[0][rows]))
+        run.validate(scores(predict(tuning.infer, pool4[1], BATCH), labels[1]))
+    return run.metrics(FINE_TUNE_BATCH)
+
+
+# %% VGG16_10
+# The network is whole again, from an image to ten logits. Tested from end to end, it is
+# as good as on what is stored, and better with the mean of the logits of an image and
+# of its mirror image, as in example 06.
+
+
+def test_whole(network: vgg16.VGG16, images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return logits (2, N, 10) of images and their mirror images; images a second."""
+
+    @tf.function(reduce_retracing=True)
+    def infer(images):  # resized here: CIFAR-10 at 224 x 224 would need 36 GB
+        return network(vgg16.preprocess(images, network.config.image_size))
+
+    images, began = np.concatenate([images, images[:, :, ::-1]]), time.perf_counter()
+    logits = predict(infer, images, BATCH)
     speed = round(len(images) / (time.perf_counter() - began), 1)
     return logits.reshape(2, -1, logits.shape[1]), speed
 
@@ -228,9 +235,12 @@ def parse(argv: list[str] | None):
     add = parser.add_argument
     add("--test-images", type=cli.positive_int, default=TEST_IMAGES, metavar="N")
     add("--weights", default="full", metavar="full|blocks|PATH", help="VGG16's")
+    add("--fine-tune", action="store_true", help="block 5, too; 65 kB on disk an image")
     add("--image", type=Path, metavar="PATH", help="picture to check VGG16_1000 on")
     add("--no-baseline", action="store_true", help="leave out the untrained network")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.train_images = args.train_images or TRAIN_IMAGES[args.data]
+    return args
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -238,40 +248,41 @@ def main(argv: list[str] | None = None) -> dict:
     args = parse(argv)
     dtype, folder = device.start(args.precision), args.models_dir / NAME
     data = cifar10.load(args.data, args.data_dir)
-    count = args.train_images or TRAIN_IMAGES[args.data]
-    held_back = count // VALIDATION_SHARE
-    if held_back < 2:
-        raise cli.UserError(f"--train-images {count} is too few")
-    limits = count - held_back, held_back, args.test_images
-    images, labels = data.test_images[: limits[2]], data.test_labels[: limits[2]]
-    print(f"{data.name}: {limits} images to train on, to choose by, and to test on")
+    images, labels = choose(data, args.train_images, args.test_images)
     print("1. weights")
-    more = args.data, args.data_dir, sample_vgg16.checkpoint
-    path = pretrained.find_vgg16(args.weights, *more)
+    path = pretrained.find_vgg16(args.weights, args.data, args.data_dir, checkpoint)
     weights, config, files = rebuild(path, args.image, args.data_dir, folder)
     print("5. transfer")
-    training = args.epochs, args.batch_size, args.learning_rate, args.seed
-    more = config, dtype, data, limits, folder / "features", training
-    network, results = transfer(weights, *more)
-    views, speed = predict(network, images)
-    logits = views.mean(axis=0)
-    files.append(folder / "vgg16_10_top_layer.npz")
+    fit = args.epochs, args.batch_size, args.learning_rate, args.seed
+    more = config, dtype, folder, images, labels, (len(data.class_names), *fit)
+    network, pool4, results = transfer(weights, *more, args.fine_tune)
+    settings = cli.settings(args, dtype, but=["no_baseline", "weights", "test_images"])
+    if args.fine_tune:
+        own = settings | vgg16.feature_source(weights, config, dtype)
+        tuned = fine_tune(network, pool4, labels, folder, own, args.restart)
+        tuned["train_seconds"] += results["train_seconds"]
+        results |= tuned
+    views, speed = test_whole(network, images[2])
+    logits, changed = views.mean(axis=0), network.weights_of([TUNED, "fc8"])
+    files.append(folder / "vgg16_10.npz")
     with cli.replacing(files[-1]) as part:
-        np.savez(part, **{n: w.numpy() for n, w in network.weights_of(["fc8"]).items()})
+        np.savez(part, **{name: weight.numpy() for name, weight in changed.items()})
     if not args.no_baseline:
         print("6. compare with an untrained VGG16")
         del network, weights  # half a gigabyte each
-        _, untrained = transfer(vgg16.random_weights(config, args.seed), *more)
+        weights = vgg16.random_weights(config, args.seed)
+        *_, untrained = transfer(weights, *more, False)
         results["test_accuracy_untrained"] = untrained["test_accuracy_of_top_layer"]
 
-    metrics = cli.settings(args, dtype, but=["no_baseline"]) | results
-    metrics |= {"data": data.name, "weights": cli.shown(path)}
-    metrics |= {"test_accuracy_from_one_view": float(accuracy(views[0], labels))}
-    correct = float(accuracy(logits, labels))
-    metrics |= {"test_accuracy": correct, "images_per_second": speed}
-    answers = images, labels, tf.nn.softmax(logits).numpy(), data.class_names
-    title, history = f"Example 07, {data.name}", results["history"]
-    files += report.plot_results(folder, title, history, *answers)
+    metrics = settings | results | {"data": data.name, "weights": cli.shown(path)}
+    metrics |= {
+        "test_accuracy": float(accuracy(logits, labels[2])),
+        "test_accuracy_from_one_view": float(accuracy(views[0], labels[2])),
+        "test_images": len(labels[2]),
+        "images_per_second": speed,
+    }
+    answers = images[2], labels[2], tf.nn.softmax(logits).numpy(), data.class_names
+    files += report.plot_results(folder, NAME, results["history"], *answers)
     return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 

@@ -9,7 +9,6 @@ with, and versions that a running server takes up by itself.
 
 Where example 05 has not been run, the same network is trained for a moment. Folders and
 files are TensorFlow Serving's (https://www.tensorflow.org/tfx/guide/serving).
-
 docs/results.md has the measured results. Before this one: example 05, which trains the
 network. After it: example 09, which asks the server.
 """
@@ -42,8 +41,7 @@ TOLERANCE = 0.01  # between their probabilities: bfloat16 has three digits
 # %% Model
 # A checkpoint holds numbers; models/mnist_cnn.py makes the layers of example 04 of them
 # again. Example 05 may have trained in bfloat16, on a processor that is fast with it.
-# The server's may not be, so the layers, whose weights are float32 always, compute in
-# float32. (--precision bfloat16 is for a server with such a processor.)
+# The server's may not be, so the layers compute in float32.
 
 
 def set_precision(network: tf.keras.Model, dtype: tf.DType) -> None:
@@ -89,7 +87,6 @@ def like_mnist(ink: tf.Tensor) -> tf.Tensor:
 # %% Signatures
 # What a server offers are signatures: functions whose inputs and outputs have names,
 # types and shapes. A None in a shape leaves that size open, here the number of images.
-#
 # A graph that runs in a session does not compare what it is fed with these shapes. The
 # network would answer something to an image of 29 x 29 pixels, and an image that comes
 # without its batch may end the whole server, in a kernel that takes four axes for
@@ -244,7 +241,6 @@ def main(argv: list[str] | None = None) -> dict:
     tf.keras.utils.set_random_seed(0)
     data = mnist.load(args.data, args.data_dir)
     print(data.summary(len(data.train_images)))
-
     training = data.name, data.train_images, data.train_labels
     network, seconds = mnist_cnn.trained(args.models_dir / TRAINED, *training)
     set_precision(network, dtype)
@@ -259,8 +255,8 @@ def main(argv: list[str] | None = None) -> dict:
         "train_seconds": round(seconds, 1),
         "parameters": network.count_params(),
     }
-    folder = args.models_dir / NAME
-    metrics = report.finish(folder, metrics, [version], argv, args.min_accuracy)
+    more = metrics, [version], argv, args.min_accuracy
+    metrics = report.finish(args.models_dir / NAME, *more)
     print_how_to_serve(version.parent)
     return metrics
 

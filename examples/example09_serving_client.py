@@ -120,8 +120,7 @@ class Rest:
 # Calls of functions in another process. Arguments and results are messages, defined in
 # .proto files, from which classes are made for many languages; those of TensorFlow
 # Serving are in the package tensorflow-serving-api. They travel as bytes over HTTP/2. A
-# tensor is its type, its shape and its numbers as they lie in memory, one byte for each
-# of our pixels. (A message has a form in JSON, too, which is what REST sends.)
+# tensor is its type, its shape and its numbers as they lie in memory.
 
 
 class Grpc:
@@ -151,8 +150,7 @@ class Grpc:
 
 # %% Status and metadata
 # A version is START, LOADING, AVAILABLE, UNLOADING or END. The metadata are signatures:
-# so a client finds out what a model takes and returns before it sends anything. (Over
-# gRPC, GetModelStatus and GetModelMetadata tell the same.)
+# so a client finds out what a model takes and returns before it sends anything.
 
 
 def look_at(rest: Rest, wanted: str) -> None:
@@ -174,9 +172,8 @@ def look_at(rest: Rest, wanted: str) -> None:
 # %% Latency
 # How long is it from question to answer? The median says what is usual; the 95th
 # percentile, which one request in twenty exceeds, what users complain about. A request
-# costs something whatever is in it: it is packed, sent, unpacked, and waits for its
-# turn. A batch pays that once, and one large matrix product keeps a processor busier
-# than many small ones: it takes longer, but less for each image.
+# costs something whatever is in it. A batch pays that once, and one large matrix
+# product keeps a processor busier than many small ones.
 
 
 def measure(ask: Callable, images: np.ndarray, size: int) -> list[float]:

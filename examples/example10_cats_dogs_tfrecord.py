@@ -59,7 +59,7 @@ UNTUNED.autotune.enabled = False  # tuning itself may hold up the end of a data 
 # (example 02): one long file is read faster than thousands of short ones. Several long
 # ones, *shards*, can be read side by side, and in a new order, which is half of
 # shuffling. A shard gets its name when it is whole: a run that was killed goes on at
-# the next one. One that is damaged is known by its checksums, and made anew.
+# the next one.
 
 
 def shrink(jpeg: bytes) -> bytes:
@@ -104,13 +104,6 @@ def make_shards(data: Photographs, part: str, chosen, folder: Path):
                         file.write(as_record(image, photograph.label))
             bar.update(len(group))
     return paths
-
-
-def make_all_shards(data: Photographs, count: int, folder: Path):
-    """Return the shards of `count` training images, of validation and of the test."""
-    parts = {"train": data.train[:count], "validation": data.validation}
-    parts |= {"test": data.test}
-    return [make_shards(data, name, part, folder) for name, part in parts.items()]
 
 
 # %% Pipeline
@@ -261,10 +254,11 @@ def main(argv: list[str] | None = None) -> dict:
     count, classes = len(data.train[: args.train_images]), len(data.class_names)
     args.batch_size = min(args.batch_size, count)  # one's own may be few
     print(data.summary(count))
-    shards, validation, test = make_all_shards(data, count, folder / "shards")
+    parts = {"train": data.train[:count], "validation": data.validation}
+    parts, where = parts | {"test": data.test}, folder / "shards"
+    shards, validation, test = (make_shards(data, *p, where) for p in parts.items())
     network = make_network(read_all(shards[:1])[0], classes, dtype, args.seed)
     training, steps = airbench.Training(network), count // args.batch_size
-
     settings = cli.settings(args, dtype)
     named = settings | {"shards": [Path(shard).name for shard in shards]}
     run = Run(folder, named, __file__, args.epochs, steps, args.restart, net=training)
@@ -285,9 +279,8 @@ def main(argv: list[str] | None = None) -> dict:
     }
     answers = images, labels, probabilities, data.class_names
     files = report.plot_results(folder, NAME, metrics["history"], *answers)
-    augmented, _ = next(iter(batches))
-    files.append(report.plot_images(augmented[:32], folder / "augmented.png", NAME))
-    files += [folder / "shards", run.folder]
+    augmented, page = next(iter(batches))[0], folder / "augmented.png"
+    files += [report.plot_images(augmented[:32], page, NAME), where, run.folder]
     return report.finish(folder, metrics, files, argv, args.min_accuracy)
 
 

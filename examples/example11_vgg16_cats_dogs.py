@@ -33,16 +33,14 @@ from datasets.photographs import Photographs, read_photographs
 from datasets.pictures import read_pictures
 from examples.helpers.run import Run
 from models import sample_vgg16, vgg16, vgg16_files
-from models.feature_cache import Features, cached_features
+from models.fine_tuning import BATCH, TUNED, FineTuning, fixed_outputs
 from models.top_layer import train_top
-from models.training import accuracy, count_parameters, mean_loss, predict, scores
+from models.training import accuracy, count_parameters, predict, scores
 
 NAME = Path(__file__).stem
 TRAIN_IMAGES, TEST_IMAGES = 2000, 1000  # three minutes on two cores in bfloat16
-BATCH = 25  # images that go through VGG16 at once: more are no faster on a CPU
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 30, 128, 1e-3  # of stage 1, the top layer
-POOLING = ("max5",)  # features where there is no fc7, chosen on validation images
-FINE_TUNED = "conv5"  # the block that stage 2 trains
+POOLING = ("max4", "max5")  # features without fc7, chosen on validation images
 FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 3, 32
 FINE_TUNE_RATE = 2e-5  # at the start; it falls to zero along a line
 PICTURES = 16  # for which Grad-CAM is drawn
@@ -62,35 +60,35 @@ def choose(data: Photographs, count: int, tested: int) -> tuple:
 
 
 # %% Model
-# VGG16 comes from where example 07 has it from. What its fixed part makes of an image
-# is computed once and kept on disk, here for two views of each image: as it is, and
-# mirrored. A cat that looks to the left may as well look to the right, so there is
-# twice as much to learn from; in a test, the mean of both logits counts.
+# VGG16 comes from where example 07 has it from. In stage 1, all but the top layer is
+# fixed. In stage 2, the last block of convolutions learns, too, so that blocks 1 to 4
+# are fixed, which are nine tenths of the work. What the fixed part makes of an image is
+# computed once and kept on disk (`fixed_outputs` in models/fine_tuning.py), here for
+# two views of each image: as it is, and mirrored. A cat that looks to the left may as
+# well look to the right, so there is twice as much to learn from; in a test, the mean
+# of both logits counts.
 #
 # With --weights blocks there is no fc7. Then a photograph's features are the largest
-# value that each of the last convolution's 512 channels has anywhere in it: whether
-# something is there, not where.
-#
-# In stage 1, all but the top layer is fixed. In stage 2, the last block of convolutions
-# learns, too, so that blocks 1 to 4 are fixed, which are nine tenths of the work.
+# value that each of the 512 channels of block 4, and of block 5, has anywhere in it:
+# whether something is there, not where.
 
 
-def fixed_outputs(layer, network, source, data, parts, folder: Path) -> list[Features]:
-    """Return the features or pool4 of two views of photographs, each (N, 2, ...)."""
-    layers = {"features": network.features, "pool4": network.lower_blocks}
-    size = network.config.image_size
-    compute = tf.function(lambda images: layers[layer](vgg16.preprocess(images, size)))
+def remember(network, source, data: Photographs, parts, folder: Path, pool4: bool):
+    """Return features and, if asked for, pool4 of two views of the parts' photographs.
 
-    def extract(chosen):
-        images = read_photographs(data, chosen, size)
-        return np.stack([compute(images), compute(images[:, :, ::-1])], axis=1)
+    Both are lists of one (N, 2, ...) for each part.
+    """
 
-    def identify(chosen):
-        return repr([data.checksum(photograph) for photograph in chosen]).encode()
+    def views(some):
+        images = read_photographs(data, some, network.config.image_size)
+        return [images, images[:, :, ::-1]]
 
-    source = source | {"layer": layer, "views": "squares, as they are and mirrored"}
-    more = BATCH, f"VGG16 up to {layer}", identify
-    return [cached_features(folder, source, extract, part, *more) for part in parts]
+    def identify(some):
+        return repr([data.checksum(photograph) for photograph in some]).encode()
+
+    source = source | {"views": "squares, as they are and mirrored"}
+    more = folder / "features", pool4, identify
+    return fixed_outputs(network, source, views, parts, *more)
 
 
 # %% Stage 1: a new top layer
@@ -122,45 +120,27 @@ def replace_top(network: vgg16.VGG16, features, labels, *training) -> tuple:
 # The last block has learned to see what tells a thousand classes apart. A small
 # learning rate, so that it forgets little of that, turns it to what tells two apart. It
 # can only come after stage 1: the gradients of a top layer that knows nothing would
-# destroy what the block knows. As the rate falls to zero, the last epoch is kept.
+# destroy what the block knows. `FineTuning` in models/fine_tuning.py takes the steps:
+# Adam, whose rate falls to zero along a line, so that the last epoch is kept.
 
 
 def fine_tune(network, pool4, labels, folder: Path, settings, restart):
     """Train from where it was left, on one view at a time; return logits, history."""
-    count, tuned = len(labels[0]), network.weights_of((FINE_TUNED, "fc8"))
-    steps, variables = -(-count // FINE_TUNE_BATCH), list(tuned.values())
-    last = FINE_TUNE_EPOCHS * steps
-    rate = tf.keras.optimizers.schedules.PolynomialDecay(FINE_TUNE_RATE, last, 0.0)
-    optimizer = tf.keras.optimizers.Adam(rate)
-    optimizer.build(variables)
-    changing = {"tuned": tuned, "optimizer": optimizer}
-    run = Run(folder, settings, __file__, FINE_TUNE_EPOCHS, steps, restart, **changing)
-
-    @tf.function(reduce_retracing=True)
-    def train_step(pool4, labels):
-        with tf.GradientTape() as tape:
-            _, logits = network.upper_layers(pool4)
-            loss = mean_loss(logits, labels)
-        gradients = tape.gradient(loss, variables)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return {"loss": loss, "accuracy": accuracy(logits, labels)}
-
-    @tf.function(reduce_retracing=True)
-    def infer(pool4):  # the mean of both views
-        views = tf.unstack(pool4, axis=1)
-        return sum(network.upper_layers(view)[1] for view in views) / 2
-
+    count, steps = len(labels[0]), -(-len(labels[0]) // FINE_TUNE_BATCH)
+    tuning = FineTuning(network, FINE_TUNE_RATE, FINE_TUNE_EPOCHS * steps)
+    more = FINE_TUNE_EPOCHS, steps, restart
+    run = Run(folder, settings, __file__, *more, **tuning.changing)
     for epoch in run:
         rng = np.random.default_rng([settings["seed"], epoch])
         order, views = rng.permutation(count), rng.integers(0, 2, count)
         for step in run.steps():
             rows = order[step * FINE_TUNE_BATCH : (step + 1) * FINE_TUNE_BATCH]
             images = pool4[0][rows][np.arange(len(rows)), views[rows]]
-            run.record(train_step(images, labels[0][rows]))
-        logits = predict(infer, pool4[1], BATCH)
+            run.record(tuning.train_step(images, labels[0][rows]))
+        logits = predict(tuning.infer, pool4[1], BATCH)
         run.validate(scores(logits, labels[1]))
     history = run.metrics(FINE_TUNE_BATCH)["history"]
-    return predict(infer, pool4[2], BATCH), history
+    return predict(tuning.infer, pool4[2], BATCH), history
 
 
 # %% Where the network looks
@@ -203,8 +183,8 @@ def plot_grad_cam(network, images, names, path: Path, truth=()) -> Path:
 
 # %% Pictures of one's own
 # Kaggle's competition (https://www.kaggle.com/c/dogs-vs-cats-redux-kernels-edition)
-# wants a table `id,label`: the number in a name, and the probability of a dog, or, of
-# one's own two classes, of the second. With more, each has a column.
+# wants a table `id,label`: a picture's number, and the probability of the second class,
+# a dog. With more than two classes, each has a column.
 
 
 def answer_pictures(path: Path, trained: Path, weights: str, dtype) -> dict:
@@ -259,9 +239,9 @@ def main(argv: list[str] | None = None) -> dict:
     parts, labels, metrics = choose(data, args.train_images, args.test_images)
     sample = sample_vgg16.checkpoint
     path = pretrained.find_vgg16(args.weights, args.data, args.data_dir, sample)
-    network, source = vgg16_files.load(path, dtype, (FINE_TUNED,), pooling=POOLING)
-    more = network, source, data, parts, folder / "features"
-    features, began = fixed_outputs("features", *more), time.perf_counter()
+    network, source = vgg16_files.load(path, dtype, (TUNED,), pooling=POOLING)
+    features, pool4 = remember(network, source, data, parts, folder, args.fine_tune)
+    began = time.perf_counter()
     names, page = data.class_names, folder / "grad_cam.png"
     fit = len(names), args.epochs, args.batch_size, args.learning_rate, args.seed
     logits, history, top_accuracy = replace_top(network, features, labels, *fit)
@@ -269,10 +249,9 @@ def main(argv: list[str] | None = None) -> dict:
     settings = cli.settings(args, dtype, but=["data", "weights", "small", "photos"])
     if args.fine_tune:
         own = settings | source | {"photographs": [data.checksum(p) for p in parts[0]]}
-        pool4 = fixed_outputs("pool4", *more)
         logits, history = fine_tune(network, pool4, labels, folder, own, args.restart)
         seconds += sum(history["seconds"])
-    vgg16_files.write_part(trained, network, [FINE_TUNED, "fc8"], path, source, names)
+    vgg16_files.write_part(trained, network, [TUNED, "fc8"], path, source, names)
     images = read_photographs(data, parts[2], network.config.image_size)
     answers = images, labels[2], tf.nn.softmax(logits).numpy(), names
     files = report.plot_results(folder, f"Example 11, {data.name}", history, *answers)

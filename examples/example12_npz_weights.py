@@ -66,8 +66,6 @@ def find_network(path: Path | None, trained: Path, data: mnist.Dataset) -> tuple
 #   processors keep them the other way round; we write this way on all of them.
 # * An .npy file may also hold Python objects, as a pickle; and reading a pickle runs
 #   whatever program is in it. With allow_pickle=False that is an error.
-# * A kill must not leave half a file where a whole one was. So a file is written under
-#   another name, and renamed when it is whole.
 # * What we rely on is checked: a kernel of the wrong shape may fit, and answer wrongly.
 
 
@@ -110,12 +108,11 @@ def weights_from_npz(path: Path, like: Weights) -> dict[str, Array]:
 # $$b_k + \sum_{i,\,j,\,c} \mathrm{image}[y + i,\, x + j,\, c]\;
 #   \mathrm{kernel}[i,\, j,\, c,\, k]$$
 #
-# Seven nested loops would take minutes. Instead, take the windows for one more array,
-# which sliding_window_view returns without copying a number: windows[n, y, x] is the
-# window at row y and column x of image n. If each window is a row of one matrix, and
-# each kernel a column of another, their product holds all sums. np.tensordot makes both
-# and multiplies them, which processors are fastest at (K. Chellapilla, S. Puri, P.
-# Simard 2006, https://inria.hal.science/inria-00112631).
+# Seven nested loops would take minutes. sliding_window_view returns all windows as one
+# more array, without copying a number. If each window is a row of one matrix, and each
+# kernel a column of another, their product holds all sums. np.tensordot makes both and
+# multiplies them, which processors are fastest at (K. Chellapilla, S. Puri, P. Simard
+# 2006, https://inria.hal.science/inria-00112631).
 
 
 def convolution(

@@ -38,10 +38,9 @@ Arrays = Iterable[tuple[str, np.ndarray]]  # names and arrays, one after another
 
 # %% One array at a time
 # VGG16 has 138 million weights, 553 MB, of which 411 MB are the kernel of fc6. To
-# convert a file, one array at a time is enough: what reads a file is a generator here,
-# which yields a name and an array, and reads the next one when it is asked for it.
-# models/vgg16_files.py has one, `each_array`, for all formats that VGG16 is found in.
-# With --weights blocks it is the thirteen convolutions alone, 15 million weights.
+# convert a file, one array at a time is enough: what reads a file is a generator, which
+# yields a name and an array, and reads the next one when it is asked for it, such as
+# `each_array` in models/vgg16_files.py, which knows all formats of VGG16.
 #
 # %% 1. What is inside an .npz file
 # It is a zip archive, and each of its members an .npy file with one array
@@ -53,8 +52,7 @@ Arrays = Iterable[tuple[str, np.ndarray]]  # names and arrays, one after another
 #          {'descr': '<f4', 'fortran_order': False, 'shape': (3, 3, 3, 64), }
 #          and the numbers, as they lie in memory
 #
-# np.savez wants all arrays at once. But an archive grows member by member (force_zip64
-# is for more than 2 GB). np.load reads an array when it is asked for it.
+# np.savez wants all arrays at once, but an archive can grow member by member.
 
 
 def write_npz(path: Path, arrays: Arrays) -> Path:
@@ -264,9 +262,7 @@ def main(argv: list[str] | None = None) -> dict:
     load_by_name("float16", network.weights, read_npz(half))
     rounded, answers = predict_with_ours(network, images), outputs.argmax(axis=1)
     change = np.abs(rounded - outputs).max() / largest
-    print(
-        f"   {half.stat().st_size:,} bytes; change {change:.1e} of the largest output"
-    )
+    print(f"   {half.stat().st_size:,} bytes; outputs change by {change:.1e} at most")
     print("4. Keras")
     keras = write_keras(folder / "vgg_16.weights.h5", read_npz(npz), network.config)
     theirs = predict_with_keras(keras, network.config, images)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0) -> tf.Tensor:
@@ -50,7 +51,7 @@ def predict(
 
     The last batch is as long as it comes out.
     """
-    starts = range(0, len(images), batch_size)
+    starts = tqdm(range(0, len(images), batch_size), "predicting", leave=False, delay=2)
     return np.concatenate([infer(images[start : start + batch_size]) for start in starts])
 
 

@@ -91,14 +91,40 @@ def test_saved_model_gives_what_the_checkpoint_gives(folder):
 
 def test_stored_parts_make_vgg16_10(finished, folder, weights, sample_dir):
     """The checkpoint and the stored top layer together give the accuracy that was reported."""
-    network = vgg16.VGG16(weights, SMALL)
-    with np.load(folder / "vgg16_10_top_layer.npz") as top:
-        network.replace_top(top["vgg_16/fc8/weights"][0, 0], top["vgg_16/fc8/biases"])
-    data = cifar10.load("sample", sample_dir)
-    logits = network(vgg16.preprocess(data.test_images[:400], 64)).numpy()
-    accuracy = np.mean(logits.argmax(axis=1) == data.test_labels[:400])
+    accuracy = accuracy_of_stored_parts(folder, weights, sample_dir, 400)
     # Here in float32: where the run was in bfloat16, features differ in the third digit.
     assert accuracy == pytest.approx(finished[0]["test_accuracy_from_one_view"], abs=0.01)
+
+
+def accuracy_of_stored_parts(folder, weights, sample_dir, count):
+    with np.load(folder / "vgg16_10.npz") as file:
+        parts = {name: file[name] for name in file.files}
+    network = vgg16.VGG16(weights | {n: w for n, w in parts.items() if "/fc8/" not in n}, SMALL)
+    network.replace_top(parts["vgg_16/fc8/weights"][0, 0], parts["vgg_16/fc8/biases"])
+    data = cifar10.load("sample", sample_dir)
+    logits = network(vgg16.preprocess(data.test_images[:count], 64)).numpy()
+    return np.mean(logits.argmax(axis=1) == data.test_labels[:count])
+
+
+def test_fine_tuning(weights, sample_dir, tmp_path, no_files, monkeypatch):
+    """Block 5 learns, too, and a second run does nothing anew, whatever it is tested on."""
+    monkeypatch.setattr(example07, "FINE_TUNE_EPOCHS", 2)
+    argv = arguments(sample_dir, tmp_path, *BRIEF, "--fine-tune")
+    metrics, _ = run(example07.main, *argv)
+    assert metrics["test_accuracy"] > metrics["test_accuracy_of_top_layer"] > 0.2
+    losses = metrics["history"]["validation_loss"]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    folder = tmp_path / example07.NAME
+    with np.load(folder / "vgg16_10.npz") as file:
+        changes = [np.abs(file[n] - weights[n]).max() for n in file.files if "conv5" in n]
+    assert len(changes) == 6 and min(changes) > 0 and max(changes) < 0.1
+    found = accuracy_of_stored_parts(folder, weights, sample_dir, 200)
+    assert found == pytest.approx(metrics["test_accuracy_from_one_view"], abs=0.01)
+    before = shards(folder)
+    again, output = run(example07.main, *argv, "--test-images", "100")
+    assert again["history"] == metrics["history"]
+    assert "epoch  1" not in output
+    assert before.items() <= shards(folder).items()
 
 
 def test_other_weights_meet_the_same_features(
@@ -207,18 +233,18 @@ def test_stopped_twice_while_features_are_computed(
     stop_when(process, lambda: len(shards(tmp_path)) >= 2, signal.SIGKILL)
     killed = shards(tmp_path)
 
-    def compiled(function, image_size, compiled=example07.compiled):
-        extract, batches = compiled(function, image_size), itertools.count()
+    def interrupted(network, source, views, *more, fixed_outputs=example07.fixed_outputs):
+        batches = itertools.count()
 
         def interrupting(images):
             if next(batches) == 1.5 * 100 / example07.BATCH:
                 os.kill(os.getpid(), signal.SIGINT)
-            return extract(images)
+            return views(images)
 
-        return interrupting
+        return fixed_outputs(network, source, interrupting, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(example07, "compiled", compiled)
+        patch.setattr(example07, "fixed_outputs", interrupted)
         assert status(example07.main, capsys, *argv) == (130, ["interrupted"])
     kept = shards(tmp_path)
     metrics, _ = run(example07.main, *argv)
@@ -257,7 +283,7 @@ def test_full_size(tmp_path):
     try:
         assert done.returncode == 0, done.stderr[-2000:]
         shapes = [np.load(path).shape for path in shards(tmp_path)]
-        assert sorted(shapes) == [(count, 4096) for count in (10, 10, 90, 90, 100, 100)]
+        assert sorted(shapes) == [(count, 1, 4096) for count in (10, 10, 90, 90, 100, 100)]
         metrics = json.loads((tmp_path / example07.NAME / "metrics.json").read_text())
         alone = metrics["test_accuracy_of_top_layer"]
         one_view = metrics["test_accuracy_from_one_view"]

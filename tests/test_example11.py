@@ -64,7 +64,7 @@ def weights(sample_dir):
 def network(weights):
     """The sample VGG16 in float32 with a top layer for two classes."""
     rng = np.random.default_rng(1)
-    network = vgg16.VGG16(weights, CONFIG, trained=(example11.FINE_TUNED,))
+    network = vgg16.VGG16(weights, CONFIG, trained=(example11.TUNED,))
     network.replace_top(rng.normal(0, 0.1, (CONFIG.dense, 2)), rng.normal(size=2))
     return network
 
@@ -117,8 +117,11 @@ def test_what_is_kept_is_what_the_network_computes(network, photographs, tmp_pat
     chosen = photographs.test[:7]
     images = read_photographs(photographs, chosen, CONFIG.image_size)
     assert (images.shape, images.dtype) == ((7, 64, 64, 3), np.uint8)
-    for layer, whole in (("features", network.features), ("pool4", network.lower_blocks)):
-        (kept,) = example11.fixed_outputs(layer, network, {}, photographs, [chosen], tmp_path)
+    more = network, {}, photographs, [chosen], tmp_path
+    (alone,), nothing = example11.remember(*more, pool4=False)
+    (beside,), (pool4,) = example11.remember(*more, pool4=True)
+    assert np.array_equal(alone[:], beside[:]) and nothing == []
+    for kept, whole in ((alone, network.features), (pool4, network.lower_blocks)):
         assert len(kept) == 7
         for view, pixels in enumerate((images, images[:, :, ::-1])):
             expected = whole(vgg16.preprocess(pixels, CONFIG.image_size)).numpy()
