@@ -15,7 +15,6 @@ exclude_patterns = [
     "_ext",
     "figures",
     "results",
-    "notes/_generated",
     "examples/notes.md",
     "examples/table.md",
 ]

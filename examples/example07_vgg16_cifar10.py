@@ -48,7 +48,7 @@ FINE_TUNE_RATE = 1e-4  # at the start; it falls to zero along a line
 BLOCKS_SIZE = 128  # pixels; an image of 32 x 32 has no more to show at 224
 POOLING = ("quarters4", "mean5")
 
-# %% 1. and 2. Download the checkpoint, and reconstruct the network
+# %% 1 and 2. Download the checkpoint, reconstruct the network
 # vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016.
 # It is a checkpoint in the oldest format, V1, which TensorFlow 2 still reads. With
 # --data sample there is one of the same layout, of a VGG16 with an eighth of the width.

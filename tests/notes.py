@@ -32,9 +32,11 @@ def run_listings(number):
     return names
 
 
-def generated(name):
-    """Return what a script has written for a note to include, without the line that names it."""
-    return (NOTES / "_generated" / f"{name}.md").read_text().partition("-->")[2].strip()
+def generated(name, folder=NOTES):
+    """Return what a script has written into a note, between two comments of this name."""
+    pattern = rf"<!-- {name}: made by docs/figures/\w+\.py -->\n\n(.*?)\n\n<!-- end of {name} -->"
+    text = "".join(path.read_text() for path in folder.glob("*.md"))
+    return re.search(pattern, text, re.DOTALL)[1]
 
 
 def normal(*shape, seed=0):

@@ -112,7 +112,14 @@ def test_figures_and_tables_are_written_where_notes_look_for_them(tmp_path, monk
     assert picture == tmp_path / "images" / "some_picture.png"
     assert np.ptp(np.asarray(Image.open(picture).convert("L"))) > 100
     table = drawing.table(["a", "b"], "lr", [["1", "2"]])
-    path = drawing.write(table, "some_table")
-    assert path == tmp_path / "notes" / "_generated" / "some_table.md"
-    wanted = "<!-- made by docs/figures/some.py -->\n\n| a | b |\n| --- | ---: |\n| 1 | 2 |\n"
-    assert path.read_text() == wanted
+    (tmp_path / "notes").mkdir()
+    note, other = tmp_path / "notes" / "1.md", tmp_path / "notes" / "2.md"
+    begin, end = (
+        "before\n<!-- some_table: made by docs/figures/some.py -->\n",
+        "<!-- end of some_table -->\nx",
+    )
+    note.write_text(f"{begin}\nan older one\n\n{end}")
+    other.write_text("another note")
+    assert drawing.write(table, "some_table") == note
+    assert note.read_text() == f"{begin}\n| a | b |\n| --- | ---: |\n| 1 | 2 |\n\n{end}"
+    assert notes.generated("some_table", note.parent) == table

@@ -99,19 +99,12 @@ def test_there_are_eleven_notes_in_order():
 @each_note
 def test_links_of_a_note_lead_somewhere(note):
     text = note.read_text()
-    assert cells.CELL_ROLE.search(text), "no link to an example"
-    for role in cells.CELL_ROLE.findall(text):
-        number, heading = cells.target(role)
-        headings = [cell.heading for cell in EXAMPLES[number].cells]
-        assert heading in headings, f"{role}: example {number} has {headings}"
-    for folder, pattern in (
-        (ROOT, cells.SOURCE_ROLE),
-        (note.parent, r"!\[[^]]*\]\(([^)]+)\)"),
-        (note.parent, r"\{include\} (\S+)"),
-    ):
-        assert [path for path in re.findall(pattern, text) if not (folder / path).is_file()] == []
-    for name in re.findall(r"\{doc\}`([^`]+)`", text):
-        assert (note.parent / f"{name}.md").is_file(), name
+    assert cells.CELL_LINK.search(text), "no link to an example"
+    for number, slug in cells.CELL_LINK.findall(text):
+        slugs = ["", *(cells.slug(cell.heading) for cell in EXAMPLES[number].cells)]
+        assert slug in slugs, f"example {number} has {slugs}"
+    paths = set(re.findall(r"\]\((?!https?:)([^)#]+)", text))
+    assert [path for path in paths if not (note.parent / path).is_file()] == []
     _, _, references = text.partition("\n## References\n")
     assert re.search(r"https://(doi|arxiv|www|papers|proceedings)", references)
 
@@ -120,9 +113,10 @@ def test_a_note_leads_to_each_example():
     assert {number for number, _ in cells.mentions()} == set(EXAMPLES)
 
 
-def test_a_role_of_another_form_is_an_error():
-    with pytest.raises(ValueError, match="is not of the form example05"):
-        cells.target("example5#Model")
+@each_note
+def test_a_note_is_what_github_shows_too(note):
+    """It has no directive or role of Sphinx, which GitHub would print as they are."""
+    assert re.findall(r"^(?:```|:::)\{|\{\w+\}`", note.read_text(), re.MULTILINE) == []
 
 
 def test_tables_and_pictures_of_notes_are_made_by_a_script_and_shown_or_tested():
@@ -130,14 +124,10 @@ def test_tables_and_pictures_of_notes_are_made_by_a_script_and_shown_or_tested()
     scripts = {path.stem for path in (DOCS / "figures").glob("*.py")} - {"__main__", "drawing"}
     scripts.remove("hero")  # its picture stands in README.md
     pictures = set(re.findall(r"\(\.\./images/(\w+)\.png\)", text))
-    shown = set(re.findall(r"_generated/(\w+)\.md", text))
+    shown = set(re.findall(r"^<!-- (\w+): made by", text, re.MULTILINE))
     makers = {name.partition("_")[0] for name in pictures | shown}
     assert {name for name in makers if not name.startswith("example")} <= scripts
-    assert [x for x in scripts if f"{{source}}`docs/figures/{x}.py`" not in text] == []
-    made = {path.stem for path in (DOCS / "notes" / "_generated").iterdir()}
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_note*.py"))
-    assert shown <= made
-    assert [name for name in made - shown if name not in tests] == []
+    assert [x for x in scripts if f"](../../docs/figures/{x}.py)" not in text] == []
 
 
 # --- Notebooks ------------------------------------------------------------------------------------
@@ -181,7 +171,7 @@ def copy(tmp_path):
 
 
 def only_scripts(folder, names):
-    return [name for name in names if not (name.endswith(".py") or name == "helpers")]
+    return [name for name in names if not (name.endswith((".py", ".svg")) or name == "helpers")]
 
 
 def run_notebook(example, folder):
@@ -295,10 +285,10 @@ def test_a_page_has_all_cells_and_what_a_run_has_printed(number, pages):
 
 @built
 def test_links_go_both_ways(pages):
-    for (number, heading), places in cells.mentions().items():
+    for (number, slug), places in cells.mentions().items():
         example = EXAMPLES[number]
         name = f"examples/{example.path.stem}.html"
-        target = f"../{name}#{example.label(heading)}" if heading else f"../{name}"
+        target = f"../{name}#{example.label()}" + (f"-{slug}" if slug else "")
         for note in {place.note for place in places}:
             assert any(f"notes/{note}.html" in link for link in pages[name].links)
             links = pages[f"notes/{note}.html"].links

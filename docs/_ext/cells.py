@@ -14,8 +14,9 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-CELL_ROLE = re.compile(r"\{cell\}`([^`]+)`")
-SOURCE_ROLE = re.compile(r"\{source\}`([^`]+)`")
+# Links of a note to an example, or to one of its cells by the heading; and to another script.
+CELL_LINK = re.compile(r"\]\(\.\./\.\./examples/example(\d\d)_\w+\.py(?:#([\w-]+))?\)")
+SOURCE_LINK = re.compile(r"\]\(\.\./\.\./((?!examples/example)[\w/]+\.(?:py|sh))\)")
 
 
 @dataclass(frozen=True)
@@ -123,20 +124,8 @@ def read_examples(folder: Path = ROOT / "examples") -> dict[str, Example]:
     return {example.number: example for example in examples}
 
 
-def target(role: str) -> tuple[str, str]:
-    """Split what a {cell} role says into the example's number and the heading, if there is one.
-
-    Raises:
-        ValueError: it is not of the form exampleNN or exampleNN#Heading.
-    """
-    found = re.fullmatch(r"example(\d\d)(?:#(.+))?", role)
-    if not found:
-        raise ValueError(f"{role} is not of the form example05 or example05#Model")
-    return found[1], found[2] or ""
-
-
 def mentions(folder: Path = DOCS / "notes") -> dict[tuple[str, str], list[Mention]]:
-    """Find the notes that link to each cell, by the example's number and the cell's heading."""
+    """Find the notes that link to each cell, by the example's number and the cell's slug."""
     found = {}
     for path in sorted(folder.glob("*.md")):
         title = section = ""
@@ -145,8 +134,8 @@ def mentions(folder: Path = DOCS / "notes") -> dict[tuple[str, str], list[Mentio
                 title = line[2:]
             elif line.startswith("## "):
                 section = line[3:]
-            for role in CELL_ROLE.findall(line):
-                places = found.setdefault(target(role), [])
+            for place in CELL_LINK.findall(line):
+                places = found.setdefault(place, [])
                 mention = Mention(path.stem, title, section)
                 if mention not in places:
                     places.append(mention)

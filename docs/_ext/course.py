@@ -1,10 +1,11 @@
 """Sphinx extension: a page for each example, prose beside code, and links both ways with the notes.
 
 It writes, before Sphinx reads the sources, docs/examples/ (pages and notebooks) and docs/source/
-(pages of scripts that the notes name); git ignores both. The notes link with two roles:
+(pages of scripts that the notes name); git ignores both. The notes are plain Markdown, as GitHub
+shows it. Their links to scripts become links to these pages:
 
-    {cell}`example05#Training step`    a cell of an example; {cell}`example05` its page
-    {source}`models/vgg16.py`          a script
+    ../../examples/example05_mnist_cnn_nn.py#training-step    a cell, by its heading
+    ../../models/vgg16.py                                     a script
 """
 
 import json
@@ -14,10 +15,7 @@ from pathlib import Path
 import cells
 import results
 from cells import DOCS, ROOT, Example, Mention
-from docutils import nodes
-from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxRole
 
 REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
 
@@ -77,7 +75,7 @@ def example_page(example: Example, examples, mentions) -> str:
     parts = [f"---\nhide-toc: true\n---\n\n({example.label()})=\n# {number}. {example.title}\n"]
     for cell in example.cells:
         prose = with_links(cell.prose, examples)
-        places = mentions.get((number, cell.heading), [])
+        places = mentions.get((number, cells.slug(cell.heading)), [])
         if places:
             prose += f"\n\n:::{{container}} in-the-notes\n{as_links(places)}\n:::"
         if cell.heading:
@@ -153,55 +151,28 @@ def write_pages(app: Sphinx) -> None:
     for name, text in made.items():
         write(folder / name, text)
     for note in (DOCS / "notes").glob("*.md"):
-        for path in cells.SOURCE_ROLE.findall(note.read_text()):
+        for path in cells.SOURCE_LINK.findall(note.read_text()):
             if (ROOT / path).is_file():
                 write(DOCS / "source" / f"{path}.md", source_page(path))
 
 
-# %% Roles
+# %% Links
 
 
-def reference(role: SphinxRole, kind: str, name: str, text: nodes.Node) -> tuple[list, list]:
-    """Return a link to a label or a page; Sphinx warns where there is none."""
-    node = addnodes.pending_xref(
-        "",
-        text,
-        refdomain="std",
-        reftype=kind,
-        reftarget=name,
-        refexplicit=True,
-        refwarn=True,
-        refdoc=role.env.docname,
-    )
-    return [node], []
+def link_pages(app: Sphinx, name: str, source: list[str]) -> None:
+    """Turn the links to scripts in a note's text into links to their pages."""
 
+    def to_cell(link: re.Match) -> str:
+        number, slug = link.groups()
+        return f"](#example{number}-{slug})" if slug else f"](#example{number})"
 
-class CellRole(SphinxRole):
-    """A link to a cell of an example."""
-
-    def run(self) -> tuple[list, list]:
-        """Return the link."""
-        try:
-            number, heading = cells.target(self.text)
-        except ValueError as error:
-            message = self.inliner.reporter.error(str(error), line=self.lineno)
-            return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
-        words = f"example {number}" + (f", {heading}" if heading else "")
-        label = f"example{number}" + (f"-{cells.slug(heading)}" if heading else "")
-        return reference(self, "ref", label, nodes.inline(words, words, classes=["cell-link"]))
-
-
-class SourceRole(SphinxRole):
-    """A link to a script."""
-
-    def run(self) -> tuple[list, list]:
-        """Return the link."""
-        return reference(self, "doc", f"/source/{self.text}", nodes.literal(self.text, self.text))
+    if name.startswith("notes/"):
+        text = cells.SOURCE_LINK.sub(r"](/source/\1.md)", source[0])
+        source[0] = cells.CELL_LINK.sub(to_cell, text)
 
 
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
     app.connect("builder-inited", write_pages)
-    app.add_role("cell", CellRole())
-    app.add_role("source", SourceRole())
+    app.connect("source-read", link_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,7 +3,7 @@
     python docs/figures                     # all of them
     python docs/figures features training   # those of some scripts
 
-writes docs/images/ and docs/notes/_generated/. Each script runs in a process of its own, so that no
+writes docs/images/ and the notes' tables. Each script runs in a process of its own, so that no
 random choice of one depends on another, and can be run by itself: python docs/figures/features.py.
 """
 

@@ -2,7 +2,7 @@
 
     python docs/figures/activations.py
 
-writes docs/images/activations_*.png and docs/notes/_generated/activations_*.md. Deep networks are
+writes docs/images/activations_*.png and the tables activations_* of the notes. Deep networks are
 measured before any training, on random inputs; what is trained here is trained on sample data,
 scikit-learn's handwritten digits, so that it takes seconds and comes out the same everywhere.
 """

@@ -2,7 +2,7 @@
 
     python docs/figures/architectures.py
 
-writes docs/notes/_generated/architectures*.md and docs/images/architectures*.png. Every count is
+writes the tables architectures* of the notes and docs/images/architectures*.png. Every count is
 taken from the graph that TensorFlow builds of a network; only what papers have published is typed
 here, with its place.
 """

@@ -2,7 +2,7 @@
 
     python docs/figures/convolution.py
 
-writes docs/images/convolution_*.png and docs/notes/_generated/convolution_*.md. What is trained is
+writes docs/images/convolution_*.png and the tables convolution_* of the notes. What is trained is
 trained on sample data, scikit-learn's handwritten digits; the photograph is the one of Grace Hopper
 (U.S. Navy, public domain) that matplotlib brings along.
 """

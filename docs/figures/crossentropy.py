@@ -2,7 +2,7 @@
 
     python docs/figures/crossentropy.py
 
-writes docs/images/crossentropy_*.png and docs/notes/_generated/crossentropy_*.md. What is trained
+writes docs/images/crossentropy_*.png and the tables crossentropy_* of the notes. What is trained
 here is trained on sample data, scikit-learn's handwritten digits, so that it takes seconds and
 comes out the same everywhere.
 """

@@ -30,9 +30,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a script's main(): the same numbers every time, in the folder --folder."""
     global folder
     parser = argparse.ArgumentParser(description="Draw the figures of a note.")
-    parser.add_argument(
-        "--folder", type=Path, default=folder, help="where images/ and notes/_generated/ are"
-    )
+    parser.add_argument("--folder", type=Path, default=folder, help="where images/ and notes/ are")
     folder = parser.parse_args().folder
     tf.keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
@@ -53,11 +51,12 @@ def table(header: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> s
 
 
 def write(text: str, name: str) -> Path:
-    """Write Markdown for a note to include as notes/_generated/NAME.md, and say so."""
-    path = folder / "notes" / "_generated" / f"{name}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    script = f"docs/figures/{name.partition('_')[0]}.py"
-    path.write_text(f"<!-- made by {script} -->\n\n{text.strip()}\n")
+    """Put Markdown between the two comments of this name that a note has, and say so."""
+    begin = f"<!-- {name}: made by docs/figures/{name.partition('_')[0]}.py -->\n"
+    end = f"<!-- end of {name} -->"
+    (path,) = (p for p in (folder / "notes").glob("*.md") if begin in p.read_text())
+    before, _, rest = path.read_text().partition(begin)
+    path.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{rest.partition(end)[2]}")
     print("wrote", cli.shown(path))
     return path
 

@@ -2,7 +2,7 @@
 
     python docs/figures/fitting.py
 
-writes docs/images/fitting_*.png and docs/notes/_generated/fitting_*.md. The differences to be seen
+writes docs/images/fitting_*.png and the tables fitting_* of the notes. The differences to be seen
 are of a percent and less, too small for sample data: this script needs the real MNIST files, which
 `datasets.mnist` downloads on first use (12 MB, to datasets/downloads). It trains 185 small
 networks, five side by side, which takes about three minutes on two cores.

@@ -2,7 +2,7 @@
 
     python docs/figures/sequences.py
 
-writes docs/images/sequences_*.png and docs/notes/_generated/sequences_*.md. What is trained here is
+writes docs/images/sequences_*.png and the tables sequences_* of the notes. What is trained here is
 trained on random symbols and on sample data, scikit-learn's handwritten digits.
 """
 

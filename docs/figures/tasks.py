@@ -2,7 +2,7 @@
 
     python docs/figures/tasks.py
 
-writes docs/images/tasks_*.png and docs/notes/_generated/tasks_*.md. All images are sample data:
+writes docs/images/tasks_*.png and the tables tasks_* of the notes. All images are sample data:
 drawings, and scikit-learn's handwritten digits. Every score is computed here with NumPy alone, in a
 few lines; the tests compare them with scikit-learn and TensorFlow.
 """

@@ -2,7 +2,7 @@
 
     python docs/figures/tools.py
 
-writes docs/images/tools_*.png and docs/notes/_generated/tools_*.md. A small network is written in
+writes docs/images/tools_*.png and the tables tools_* of the notes. A small network is written in
 eight formats, and each of nine readers is tried on each of them: what a table says was found so.
 """
 
@@ -295,7 +295,8 @@ FOOTNOTES = {
     ),
     4: (
         "Not one that was written by `tf.saved_model.save(model)` of a Keras model:"
-        " its variables are not found ({cell}`example08#Check`)."
+        " its variables are not found"
+        " ([example 08, Check](../../examples/example08_serving_export.py#check))."
     ),
     5: "A `.keras` file is a zip archive; h5py reads the `model.weights.h5` that is unpacked.",
 }

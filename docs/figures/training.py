@@ -2,7 +2,7 @@
 
     python docs/figures/training.py
 
-writes docs/images/training_*.png and docs/notes/_generated/training_*.md. The valley is a quadratic
+writes docs/images/training_*.png and the tables training_* of the notes. The valley is a quadratic
 function; the network that is trained is a small one in NumPy, on sample data, scikit-learn's
 handwritten digits of 8 x 8 pixels, so that everything takes seconds.
 """

@@ -2,7 +2,7 @@
 
     python docs/figures/transfer.py
 
-writes docs/images/transfer_*.png and docs/notes/_generated/transfer_*.md. All is sample data: the
+writes docs/images/transfer_*.png and the tables transfer_* of the notes. All is sample data: the
 small VGG16 of models/sample_vgg16.py, which has learned to tell 20 kinds of drawn objects apart,
 and drawings of ten other kinds. The script takes two minutes, and half a minute more the first
 time, when the small VGG16 is trained: with TensorFlow's deterministic operations (`drawing.run`),
