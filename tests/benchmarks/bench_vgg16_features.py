@@ -76,7 +76,8 @@ def measure_extraction(weights: dict[str, np.ndarray], dtype: tf.DType, pairs: i
     """Measure extraction, and matrix products of as many operations, in turn."""
     config = vgg16.Config()
     network = vgg16.VGG16(weights, config, dtype)
-    extract = example07.compiled(network.features, config.image_size)
+    size = config.image_size
+    extract = tf.function(lambda images: network.features(vgg16.preprocess(images, size)))
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
     product, product_gigaflop = fastest_product(dtype)
     gigaflop = BATCH * gigaflop_per_image(config)
