@@ -54,6 +54,16 @@ def data(sample_dir):
 
 
 @pytest.fixture(scope="session")
+def weights(sample_dir):
+    """The weights of the sample VGG16, by name."""
+    from datasets import pretrained
+    from models import sample_vgg16, vgg16_files
+
+    more = "sample", sample_dir, sample_vgg16.checkpoint
+    return vgg16_files.read(pretrained.find_vgg16("full", *more))
+
+
+@pytest.fixture(scope="session")
 def exported(sample_dir, tmp_path_factory):
     """What example 08 makes of sample data: the models folder, the metrics and the output."""
     from programs import arguments, run
@@ -66,7 +76,7 @@ def exported(sample_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A Chromium without a window; without one, what needs it is skipped."""
+    """A Chromium without a window."""
     from browser import Browser, find_browser
 
     path = find_browser()

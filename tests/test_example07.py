@@ -44,12 +44,6 @@ def folder(finished, models_dir):
     return models_dir / example07.NAME
 
 
-@pytest.fixture(scope="module")
-def weights(sample_dir):
-    more = "sample", sample_dir, sample_vgg16.checkpoint
-    return vgg16_files.read(pretrained.find_vgg16("full", *more), SMALL)
-
-
 @pytest.fixture
 def no_files(monkeypatch):
     """A run writes no SavedModel and no pictures, which take longer than the rest."""

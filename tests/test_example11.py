@@ -18,11 +18,11 @@ from programs import (
     without_pictures,
 )
 
-from datasets import cats_dogs, drawings, pretrained
+from datasets import cats_dogs, drawings
 from datasets.photographs import read_photographs
 from examples import example11_vgg16_cats_dogs as example11
 from examples.helpers.report import tf
-from models import sample_vgg16, vgg16, vgg16_files
+from models import sample_vgg16, vgg16
 
 CONFIG = sample_vgg16.config(len(drawings.OTHER_KINDS))
 TINY = ["--train-images", "120", "--test-images", "60", "--epochs", "8"]
@@ -52,12 +52,6 @@ def folder(finished, models_dir):
 @pytest.fixture(scope="module")
 def photographs(sample_dir):
     return cats_dogs.load("sample", sample_dir)
-
-
-@pytest.fixture(scope="module")
-def weights(sample_dir):
-    more = "sample", sample_dir, sample_vgg16.checkpoint
-    return vgg16_files.read(pretrained.find_vgg16("full", *more), CONFIG)
 
 
 @pytest.fixture

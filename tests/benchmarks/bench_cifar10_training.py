@@ -18,10 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from side_by_side import epochs_flag, in_own_process, make_parser, report, seconds, spread
+from side_by_side import ROOT, epochs_flag, in_own_process, make_parser, report, seconds, spread
 
 STARTED = time.perf_counter()
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 

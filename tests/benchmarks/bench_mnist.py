@@ -19,9 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from side_by_side import epochs_flag, in_own_process, make_parser, report, spread
+from side_by_side import ROOT, epochs_flag, in_own_process, make_parser, report, spread
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 SHORT = ["--epochs", "1", "--train-images", "40000"]
 EXAMPLES = {  # what is compared with which peer

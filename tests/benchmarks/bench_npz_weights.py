@@ -21,17 +21,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from side_by_side import report, seconds, spread
+from side_by_side import ROOT, report, seconds, spread
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import examples.helpers  # noqa: E402, F401  # isort: skip  # before TensorFlow
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import examples.helpers  # noqa: F401  # isort: skip  # before TensorFlow
+import numpy as np
+import tensorflow as tf
 
-from examples import example13_npz_weights_vgg16 as example13  # noqa: E402
-from models import vgg16, vgg16_files  # noqa: E402
+from examples import example13_npz_weights_vgg16 as example13
+from models import vgg16, vgg16_files
 
 CONFIG = vgg16.Config()
 CHECKPOINT, NPZ, HALF, KERAS = "vgg_16.ckpt", "vgg_16.npz", "float16.npz", "vgg_16.weights.h5"

@@ -21,17 +21,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from side_by_side import report, seconds, spread
+from side_by_side import ROOT, report, seconds, spread
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import examples.helpers  # noqa: E402, F401  # isort: skip  # before TensorFlow
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import examples.helpers  # noqa: F401  # isort: skip  # before TensorFlow
+import numpy as np
+import tensorflow as tf
 
-from examples import example07_vgg16_cifar10 as example07  # noqa: E402
-from models import vgg16  # noqa: E402
+from examples import example07_vgg16_cifar10 as example07
+from models import vgg16
 
 BATCH = example07.BATCH
 SIZES = (2048, 4096)  # of the square matrices; the faster one counts
