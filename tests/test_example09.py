@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from misbehaving_server import MisbehavingServer, answers, resets_after, status
+from PIL import Image
 from programs import arguments, error_of, png, run, wait_for
 from serving_stand_in import apis, running, tf
 
@@ -113,6 +114,34 @@ def test_a_picture_of_one_s_own(server, data, tmp_path, capsys):
     assert result["answer"] == str(data.test_labels[0])
     assert f"{max(result['probabilities']):.2%}  {result['answer']}\n" in capsys.readouterr().out
     assert (tmp_path / example09.NAME / "picture.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        *(("PNG", "RGBA"), ("PNG", "I;16"), ("JPEG", "CMYK"), ("GIF", "P")),
+        *(("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "F"), ("JPEG", "turned")),
+    ],
+)
+def test_a_picture_that_the_model_cannot_decode_itself(server, data, tmp_path, form, mode):
+    grey = 255 - np.kron(data.test_images[0, ..., 0], np.ones((5, 5), np.uint8))
+    if mode == "turned":  # as a camera that was held upright leaves it
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(np.rot90(grey)).save(tmp_path / "a", form, exif=exif)
+    else:
+        scaled = {"I;16": grey.astype(np.uint16) * 257, "F": np.float32(grey / 255)}
+        image = Image.fromarray(scaled.get(mode, grey))
+        image = image if mode in scaled else image.convert("RGB").convert(mode)
+        image.save(tmp_path / "a", form)
+    argv = flags(server, "--image", tmp_path / "a", "--models-dir", tmp_path)
+    assert example09.main(list(map(str, argv)))["answer"] == str(data.test_labels[0])
+
+
+def test_the_stand_in_says_that_its_port_is_in_use(server, served):
+    for ports in ({"port": server.port}, {"rest_port": server.rest_port}):
+        with pytest.raises((OSError, RuntimeError)), running(served, **ports):
+            pass
 
 
 # --- The answers ----------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ def as_colours(features: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Draw a row for each photograph and a column for each block."""
-    weights = pretrained.vgg16_blocks(drawing.ROOT / "datasets" / "downloads")
+    downloads = drawing.ROOT / "datasets" / "downloads"
+    weights = pretrained.find_vgg16("blocks", "full", downloads, lambda *_: Path())
     network = tf.keras.applications.VGG16(include_top=False, weights=str(weights))
     blocks = [f"block{number}_pool" for number in range(1, 6)]
     outputs = [network.get_layer(name).output for name in blocks]
