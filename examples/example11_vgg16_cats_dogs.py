@@ -40,7 +40,7 @@ from models.training import accuracy, count_parameters, predict, scores
 NAME = Path(__file__).stem
 TRAIN_IMAGES, TEST_IMAGES = 2000, 1000  # three minutes on two cores in bfloat16
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 30, 128, 1e-3  # of stage 1, the top layer
-POOLING = ("max4", "max5")  # features without fc7, chosen on validation images
+POOLING = ("max5",)  # features where there is no fc7, chosen on validation images
 FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 3, 32
 FINE_TUNE_RATE = 2e-5  # at the start; it falls to zero along a line
 PICTURES = 16  # for which Grad-CAM is drawn
@@ -69,8 +69,8 @@ def choose(data: Photographs, count: int, tested: int) -> tuple:
 # of both logits counts.
 #
 # With --weights blocks there is no fc7. Then a photograph's features are the largest
-# value that each of the 512 channels of block 4, and of block 5, has anywhere in it:
-# whether something is there, not where.
+# value that each of the last convolution's 512 channels has anywhere in it: whether
+# something is there, not where.
 
 
 def remember(network, source, data: Photographs, parts, folder: Path, pool4: bool):

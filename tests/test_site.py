@@ -122,7 +122,6 @@ def test_a_note_is_what_github_shows_too(note):
 def test_tables_and_pictures_of_notes_are_made_by_a_script_and_shown_or_tested():
     text = "".join(note.read_text() for note in NOTES)
     scripts = {path.stem for path in (DOCS / "figures").glob("*.py")} - {"__main__", "drawing"}
-    scripts.remove("hero")  # its picture stands in README.md
     pictures = set(re.findall(r"\(\.\./images/(\w+)\.png\)", text))
     shown = set(re.findall(r"^<!-- (\w+): made by", text, re.MULTILINE))
     makers = {name.partition("_")[0] for name in pictures | shown}

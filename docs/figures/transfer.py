@@ -330,9 +330,17 @@ def benchmark_text() -> str:
     )
 
 
+def pooling_table() -> str:
+    """Return what the benchmark of pooling has measured."""
+    path = drawing.ROOT / "docs" / "results" / "benchmark_vgg16_pooling.json"
+    head, *rows = json.loads(path.read_text())["table"]
+    return drawing.table(head, "l" + "r" * (len(head) - 1), rows)
+
+
 def main() -> None:
     """Draw all figures and write all tables."""
     drawing.write(cache_table(), "transfer_cache")
+    drawing.write(pooling_table(), "transfer_pooling")
     drawing.write(benchmark_text(), "transfer_epoch")
     drawing.write(preprocessing_table(preprocessing_accuracies()), "transfer_preprocessing")
     found = measure()

@@ -1,8 +1,8 @@
 """Draw the picture at the head of README.md: accuracy by the number of photographs.
 
-    python docs/figures/learning_curve.py
+    python docs/figures/photographs.py
 
-writes docs/images/learning_curve.png from docs/results/benchmark_learning_curve.json, which
+writes docs/images/photographs_curve.png from docs/results/benchmark_learning_curve.json, which
 `python tests/benchmarks/bench_learning_curve.py` has measured.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
     axis.set_ylim(45, 103)
     axis.grid(alpha=0.3)
     axis.legend(loc="center right")
-    drawing.save(figure, "learning_curve")
+    drawing.save(figure, "photographs_curve")
 
 
 if __name__ == "__main__":
