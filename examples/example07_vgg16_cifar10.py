@@ -42,7 +42,7 @@ TRAIN_IMAGES = {"full": 3000, "sample": 5000}  # of the full data: with the test
 TEST_IMAGES = 1000  # images, six minutes on two cores in bfloat16
 VALIDATION_SHARE = 10  # one in so many training images is held back to choose by
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 30, 128, 1e-3  # of the top layer
-FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 5, 50
+FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 4, 50
 FINE_TUNE_RATE = 1e-4  # at the start; it falls to zero along a line
 # What the convolutions alone are given and give, chosen on validation images (note 10)
 BLOCKS_SIZE = 128  # pixels; an image of 32 x 32 has no more to show at 224
@@ -192,7 +192,7 @@ def transfer(weights, config, dtype, folder, images, labels, training, tunes) ->
 
 
 def fine_tune(network, pool4, labels, folder: Path, settings: dict, restart) -> dict:
-    """Train block 5 and the top layer, from where it was left; return its metrics."""
+    """Train block 5 from where it was left; return how it went."""
     count, steps = len(labels[0]), -(-len(labels[0]) // FINE_TUNE_BATCH)
     tuning = FineTuning(network, FINE_TUNE_RATE, FINE_TUNE_EPOCHS * steps)
     more = FINE_TUNE_EPOCHS, steps, restart

@@ -120,8 +120,9 @@ def replace_top(network: vgg16.VGG16, features, labels, *training) -> tuple:
 # The last block has learned to see what tells a thousand classes apart. A small
 # learning rate, so that it forgets little of that, turns it to what tells two apart. It
 # can only come after stage 1: the gradients of a top layer that knows nothing would
-# destroy what the block knows. `FineTuning` in models/fine_tuning.py takes the steps:
-# Adam, whose rate falls to zero along a line, so that the last epoch is kept.
+# destroy what the block knows. The top layer stays as stage 1 has left it. `FineTuning`
+# in models/fine_tuning.py takes the steps: Adam, whose rate falls to zero along a line,
+# so that the last epoch is kept.
 
 
 def fine_tune(network, pool4, labels, folder: Path, settings, restart):

@@ -1,4 +1,4 @@
-"""Fine-tuning of VGG16: blocks 1 to 4 stay as they are, block 5 and the top layer learn.
+"""Fine-tuning of VGG16: blocks 1 to 4 and the top layer stay as they are, block 5 learns.
 
 Example 11 explains it. Blocks 1 to 4 are nine tenths of the work; what they make of an image never
 changes, so it is computed once and kept on disk.
@@ -78,16 +78,18 @@ class FineTuning:
     """A small learning rate turns what the last block has learned to see to a new task.
 
     Adam's rate falls from `learning_rate` to zero along a line, in so many `steps`; the gradients
-    are those of the mean cross-entropy. `changing` is what changes, to be saved.
+    are those of the mean cross-entropy. The top layer, which has been trained to its end, stays:
+    its inputs are tens to hundreds, so that a step which is small for a kernel is none for it.
+    `changing` is what a run is to save: all that differs from the published network.
     """
 
     def __init__(self, network: vgg16.VGG16, learning_rate: float, steps: int):
         rate = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
-        tuned = network.weights_of((TUNED, "fc8"))
-        self.network, self.weights = network, list(tuned.values())
+        self.network, self.weights = network, list(network.weights_of([TUNED]).values())
         self.optimizer = tf.keras.optimizers.Adam(rate)
         self.optimizer.build(self.weights)
-        self.changing = {"tuned": tuned, "optimizer": self.optimizer}
+        changed = network.weights_of([TUNED, "fc8"])
+        self.changing = {"changed": changed, "optimizer": self.optimizer}
 
     @tf.function(reduce_retracing=True)
     def train_step(self, pool4: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Note 4: back-propagation, gradient descent and its relatives, against TensorFlow and theory."""
+"""Note 4: backpropagation, gradient descent and its relatives, against TensorFlow and theory."""
 
 import itertools
 import re

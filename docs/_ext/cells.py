@@ -14,9 +14,9 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-# Links of a note to an example, or to one of its cells by the heading; and to another script.
-CELL_LINK = re.compile(r"\]\(\.\./\.\./examples/example(\d\d)_\w+\.py(?:#([\w-]+))?\)")
-SOURCE_LINK = re.compile(r"\]\(\.\./\.\./((?!examples/example)[\w/]+\.(?:py|sh))\)")
+# Links of a page to an example, or to one of its cells by the heading; and to another script.
+CELL_LINK = re.compile(r"\]\((?:\.\./)+examples/example(\d\d)_\w+\.py(?:#([\w-]+))?\)")
+SOURCE_LINK = re.compile(r"\]\((?:\.\./)+((?!examples/example)[\w/]+\.(?:py|sh))\)")
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ def write_pages(app: Sphinx) -> None:
             path.unlink()
     for name, text in made.items():
         write(folder / name, text)
-    for note in (DOCS / "notes").glob("*.md"):
-        for path in cells.SOURCE_LINK.findall(note.read_text()):
+    for page in (*DOCS.glob("*.md"), *(DOCS / "notes").glob("*.md")):
+        for path in cells.SOURCE_LINK.findall(page.read_text()):
             if (ROOT / path).is_file():
                 write(DOCS / "source" / f"{path}.md", source_page(path))
 
@@ -160,13 +160,13 @@ def write_pages(app: Sphinx) -> None:
 
 
 def link_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """Turn the links to scripts in a note's text into links to their pages."""
+    """Turn a page's links to scripts into links to the pages that show them."""
 
     def to_cell(link: re.Match) -> str:
         number, slug = link.groups()
         return f"](#example{number}-{slug})" if slug else f"](#example{number})"
 
-    if name.startswith("notes/"):
+    if not name.startswith(("examples/", "source/")):
         text = cells.SOURCE_LINK.sub(r"](/source/\1.md)", source[0])
         source[0] = cells.CELL_LINK.sub(to_cell, text)
 

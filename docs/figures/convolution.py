@@ -51,7 +51,7 @@ def tensorflow_size(size: int, kernel: int, stride: int, padding: str | int) -> 
 SIZES = (  # where, size, kernel, stride
     ("example 05, first convolution", 28, 5, 2),
     ("example 05, last convolution", 3, 3, 1),
-    ("example 06, whitening", 32, 2, 1),
+    ("example 14, whitening", 32, 2, 1),
     ("example 10, whitening", 96, 4, 2),
     ("VGG16, every convolution of block 1", 224, 3, 1),
     ("GoogLeNet, first convolution", 224, 7, 2),

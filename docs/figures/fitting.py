@@ -104,7 +104,7 @@ def draw_polynomials() -> None:
 # %% Networks
 # Five networks with two hidden layers are trained side by side: weights (K, inputs, outputs),
 # batches (K, N, inputs). Each seed has training images, first weights and an order of its own, and
-# they are the same whatever remedy is tried, so that results can be compared seed by seed.
+# they are the same whatever method is tried, so that results can be compared seed by seed.
 
 HIDDEN = (128, 128)
 SEEDS = (0, 1, 2, 3, 4)
@@ -294,7 +294,7 @@ def quality(networks: Networks, images, labels, batch: int = 5000, training: boo
 
 
 # %% What helps
-# Each remedy by itself, in a few strengths. The strength with the lowest mean validation error is
+# Each method by itself, in a few strengths. The strength with the lowest mean validation error is
 # taken, and only these networks see the test images.
 
 BASE = Setting()
@@ -323,7 +323,7 @@ def plain(strength: float) -> str:
 
 
 def title(name: str, strength: float) -> str:
-    """Return a remedy's name in the table of errors."""
+    """Return a method's name in the table of errors."""
     return NAMES[name].format(plain(strength))
 
 
@@ -481,7 +481,7 @@ def share_of_zeros(networks: Networks) -> float:
 
 
 def write_errors(results: Results) -> None:
-    """Write the errors of each remedy on training and test images."""
+    """Write the errors of each method on training and test images."""
     data, rows, base = results.data, [], None
     for name, networks in results.networks.items():
         training = on_training(data, networks)[0]
@@ -503,15 +503,15 @@ def write_errors(results: Results) -> None:
     others = np.setdiff1d(np.arange(len(data.train_images)), owned)[::5][:10_000]
     images, labels = data.train_images[others], data.train_labels[others]
     elsewhere = 100 * quality(results.networks["none"], images, labels)[0]
-    header = ["remedy", "training error, %", "test error, %", "range", "better", "test loss"]
+    header = ["method", "training error, %", "test error, %", "range", "better", "test loss"]
     rates = [f"{e.mean():.2f} % at {rate:g}" for rate, e in results.rate_errors.items()]
     text = (
         "Mean and range over five seeds; *better*: how many of the five have a lower test error "
-        "than with the same images and first weights and no remedy. The learning rate of the base "
+        "than with the same images and first weights, unregularised. The learning rate of the base "
         "setting was chosen by the validation error, which "
         f"was {', '.join(rates[:-1])} and {rates[-1]}. "
-        f"On {len(others):,} other images from all over the training file, the networks without "
-        f"remedy have an error of {elsewhere.mean():.2f} %: "
+        f"On {len(others):,} other images from all over the training file, the base networks "
+        f"have an error of {elsewhere.mean():.2f} %: "
         "the validation images, its last 5,000, are easier than most."
     )
     drawing.write(drawing.table(header, "lrrrrr", rows) + "\n\n" + text, "fitting_errors")
@@ -625,7 +625,7 @@ def draw_curves(results: Results) -> None:
 
 
 def draw_strengths(results: Results) -> None:
-    """Draw what each strength of each remedy comes to on the validation images."""
+    """Draw what each strength of each method comes to on the validation images."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
     base = results.rate_errors[BASE.rate]
     titles = {
@@ -671,7 +671,7 @@ def draw_weights(results: Results) -> None:
     """Draw how large the weights of the first layer are, pixel by pixel, and all in their order."""
     chosen = results.chosen
     shown = {
-        "no remedy": results.networks["none"],
+        "no regularisation": results.networks["none"],
         f"L2, λ = {plain(chosen['l2'])}": results.networks[title("l2", chosen["l2"])],
         f"L1, λ = {plain(chosen['l1'])}": results.networks[title("l1", chosen["l1"])],
         f"L1, λ = {plain(STRENGTHS['l1'][-1])}": results.sparsest,

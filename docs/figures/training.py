@@ -1,4 +1,4 @@
-"""Draw the figures of note 4: loss surfaces, back-propagation, gradient descent and its relatives.
+"""Draw the figures of note 4: loss surfaces, backpropagation, gradient descent and its relatives.
 
     python docs/figures/training.py
 
@@ -25,7 +25,7 @@ SMALLEST, LARGEST = 1.0, 20.0  # curvatures of the valley, along it and across
 TURNED = math.radians(25)  # the valley lies aslant, as valleys do
 START = np.array([-5.0, 1.2])  # along the valley and across
 
-# %% Back-propagation by hand
+# %% Backpropagation by hand
 
 X, TARGET = np.array([1.0, 2.0]), np.array([0.0, 1.0])  # one example, of the second class
 EXAMPLE = {
