@@ -1,6 +1,7 @@
 """Settings of the site, for Sphinx; `python docs/build.py` runs it."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -10,13 +11,15 @@ sys.path[:0] = [str(HERE), str(HERE / "_ext")]
 project = "Deep learning for computer vision with TensorFlow"
 html_title = "Deep learning for vision"
 extensions = ["myst_parser", "sphinx.ext.mathjax", "course"]
+extensions += ["sphinx_copybutton", "sphinx_design", "notfound.extension"]
+notfound_urls_prefix = os.environ.get("SITE_PREFIX", "")  # of the address of 404.html
 exclude_patterns = [
     "_build",
     "_ext",
     "figures",
     "results",
     "examples/notes.md",
-    "examples/table.md",
+    "examples/gallery.md",
 ]
 
 # Notes and pages of examples are Markdown, with equations, and fences for columns.

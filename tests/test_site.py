@@ -253,7 +253,8 @@ def test_no_link_of_the_site_leads_nowhere_and_nothing_is_fetched_from_elsewhere
             parts = urlsplit(link)
             if parts.scheme in ("http", "https", "mailto", "data"):
                 continue
-            target = os.path.normpath(HTML / place / ".." / unquote(parts.path))
+            path = unquote(parts.path).removeprefix("/")  # 404.html is shown at any address
+            target = os.path.normpath(HTML / place / ".." / path)
             target = os.path.relpath(target, HTML) if parts.path else place
             anchors = pages[target].anchors if target in pages else {""}
             missing = not (HTML / target).exists()

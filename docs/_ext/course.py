@@ -8,13 +8,17 @@ shows it. Their links to scripts become links to these pages:
     ../../models/vgg16.py                                     a script
 """
 
+import html
 import json
 import re
+import shutil
+import textwrap
 from pathlib import Path
 
 import cells
 import results
 from cells import DOCS, ROOT, Example, Mention
+from docutils import nodes
 from sphinx.application import Sphinx
 
 REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
@@ -72,7 +76,7 @@ def two_columns(prose: str, code: str, line: int) -> str:
 def example_page(example: Example, examples, mentions) -> str:
     """Return the page of an example: its cells, then what a real run printed and drew."""
     name, number = example.path.stem, example.number
-    parts = [f"---\nhide-toc: true\n---\n\n({example.label()})=\n# {number}. {example.title}\n"]
+    parts = [f"({example.label()})=\n# {number}. {example.title}\n"]
     for cell in example.cells:
         prose = with_links(cell.prose, examples)
         places = mentions.get((number, cells.slug(cell.heading)), [])
@@ -107,15 +111,38 @@ def recorded_runs(number: str) -> str:
     return "\n".join(parts)
 
 
-def table_of_examples(examples: dict[str, Example]) -> str:
-    """Return the index of README.md, with links to the pages."""
-    rows = []
-    for number, what, result in re.findall(
-        r"^\| (\d\d) \| \[`\w+\.py`\].*?\| (.*?) \| (.*?) ?\|$", README.read_text(), re.MULTILINE
-    ):
-        link = f"[{examples[number].title}](examples/{examples[number].path.stem}.md)"
-        rows.append([number, link, what, result])
-    return results.table(["", "example", "what it shows", "two cores"], rows) + "\n"
+GALLERY = {
+    "Start here": ("01", "02", "03"),
+    "Convolutional networks": ("04", "05", "06", "14"),
+    "Networks that others have trained": ("07", "11", "13"),
+    "Photographs in, answers out": ("10", "08", "09", "12"),
+}
+THUMBNAILS = ("scalars", "templates", "first_kernels", "grad_cam", "worst_mistakes", "confusion")
+
+
+def thumbnail(number: str) -> str:
+    """Return the line that shows an example's picture on its card, if it has one."""
+    pictures = sorted((DOCS / "images").glob(f"example{number}_*.png"))
+    found = [path for words in THUMBNAILS for path in pictures if words in path.stem]
+    return f":img-top: images/{found[0].name}\n" if found else ""
+
+
+def gallery(examples: dict[str, Example]) -> str:
+    """Return cards that lead to the examples, by topic, with the words of README.md's index."""
+    pattern = r"^\| (\d\d) \| \[`\w+\.py`\].*?\| (.*?) \| (.*?) ?\|$"
+    rows = re.findall(pattern, README.read_text(), re.MULTILINE)
+    words = {number: (what, result) for number, what, result in rows}
+    parts = []
+    for topic, numbers in GALLERY.items():
+        parts.append(f"### {topic}\n\n::::::{{grid}} 1 2 2 3\n:gutter: 3\n")
+        for number in numbers:
+            example, (what, result) = examples[number], words[number]
+            link = f":link: examples/{example.path.stem}\n:link-type: doc\n"
+            head = f":::::{{grid-item-card}} {number}. {example.title}\n{link}{thumbnail(number)}"
+            foot = f"::::{{card-footer}}\n{result}\n::::\n" if result else ""
+            parts.append(f"{head}\n{what}\n\n{foot}:::::\n")
+        parts.append("::::::\n")
+    return "\n".join(parts)
 
 
 def list_of_notes() -> str:
@@ -140,7 +167,7 @@ def source_page(path: str) -> str:
 def write_pages(app: Sphinx) -> None:
     """Write all pages, and delete those of examples that are no more."""
     examples, mentions = cells.read_examples(), cells.mentions()
-    made = {"table.md": table_of_examples(examples), "notes.md": list_of_notes()}
+    made = {"gallery.md": gallery(examples), "notes.md": list_of_notes()}
     for example in examples.values():
         made[f"{example.path.stem}.md"] = example_page(example, examples, mentions)
         made[f"{example.path.stem}.ipynb"] = cells.notebook(example)
@@ -150,10 +177,12 @@ def write_pages(app: Sphinx) -> None:
             path.unlink()
     for name, text in made.items():
         write(folder / name, text)
-    for page in (*DOCS.glob("*.md"), *(DOCS / "notes").glob("*.md")):
-        for path in cells.SOURCE_LINK.findall(page.read_text()):
-            if (ROOT / path).is_file():
-                write(DOCS / "source" / f"{path}.md", source_page(path))
+    pages = (*DOCS.glob("*.md"), *(DOCS / "notes").glob("*.md"))
+    sources = {path for page in pages for path in cells.SOURCE_LINK.findall(page.read_text())}
+    shutil.rmtree(DOCS / "source", ignore_errors=True)
+    for path in sources:
+        if (ROOT / path).is_file():
+            write(DOCS / "source" / f"{path}.md", source_page(path))
 
 
 # %% Links
@@ -171,8 +200,18 @@ def link_pages(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = cells.CELL_LINK.sub(to_cell, text)
 
 
+def describe(app: Sphinx, page: str, template: str, context: dict, tree: nodes.document) -> None:
+    """Say in a page's head, for those who search, what it is about: its first words."""
+    paragraphs = tree.findall(nodes.paragraph) if tree else ()
+    for words in (" ".join(paragraph.astext().split()) for paragraph in paragraphs):
+        content = html.escape(textwrap.shorten(words, 160))
+        context["metatags"] += f'<meta name="description" content="{content}" />'
+        return
+
+
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
+    app.connect("html-page-context", describe)
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
