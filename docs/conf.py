@@ -29,6 +29,7 @@ myst_links_external_new_tab = True
 
 html_theme = "furo"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["course.css"]
 html_show_sphinx = False
 html_show_copyright = False

@@ -201,7 +201,12 @@ def link_pages(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def describe(app: Sphinx, page: str, template: str, context: dict, tree: nodes.document) -> None:
-    """Say in a page's head, for those who search, what it is about: its first words."""
+    """Say in a page's head, for those who search, what it is about: its first words.
+
+    And complete the headings of the menu, for those who have it read to them.
+    """
+    heading, menu = 'role="heading"', context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = menu.replace(heading, f'{heading} aria-level="2"')
     paragraphs = tree.findall(nodes.paragraph) if tree else ()
     for words in (" ".join(paragraph.astext().split()) for paragraph in paragraphs):
         content = html.escape(textwrap.shorten(words, 160))
@@ -211,7 +216,7 @@ def describe(app: Sphinx, page: str, template: str, context: dict, tree: nodes.d
 
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
-    app.connect("html-page-context", describe)
+    app.connect("html-page-context", describe, priority=900)  # after the theme
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
