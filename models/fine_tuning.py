@@ -79,7 +79,7 @@ class FineTuning:
 
     Adam's rate falls from `learning_rate` to zero along a line, in so many `steps`; the gradients
     are those of the mean cross-entropy. The top layer, which has been trained to its end, stays:
-    its inputs are tens to hundreds, so that a step which is small for a kernel is none for it.
+    its inputs are tens, so that a step which is small for a kernel is none for it.
     `changing` is what a run is to save: all that differs from the published network.
     """
 

@@ -20,6 +20,7 @@ from examples import example01_add_two_numbers as example01
 DOCS = ROOT / "docs"
 NOTES = sorted((DOCS / "notes").glob("*.md"))
 EXAMPLES = cells.read_examples()
+GLOSSARY = DOCS / "glossary.md"
 each_note = pytest.mark.parametrize("note", NOTES, ids=lambda path: path.stem)
 each_example = pytest.mark.parametrize("number", EXAMPLES)
 
@@ -88,6 +89,18 @@ def test_no_line_of_a_script_is_lost(number):
 
 
 # --- Links ----------------------------------------------------------------------------------------
+
+
+def test_a_term_of_the_glossary_is_taught_where_it_leads():
+    items = re.findall(r"^\* \*\*(.+?)\*\*(.*?)(?=^\* |\Z)", GLOSSARY.read_text(), re.M | re.S)
+    assert len(items) > 90
+    assert [t.lower() for t, _ in items] == sorted((t.lower() for t, _ in items), key=str.casefold)
+    for term, text in items:
+        word = re.sub(r" \(.*\)", "", term).split(", ")[0]
+        paths = re.findall(r"\]\(([^)#\s]+)", text)
+        taught = [(DOCS / path).read_text().replace("#", "") for path in paths]
+        taught = " ".join(" ".join(taught).replace("*", "").split()).lower()
+        assert word.lower() in taught, f"{term} is not to be found there"
 
 
 def test_there_are_eleven_notes_in_order():

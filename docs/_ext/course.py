@@ -107,7 +107,8 @@ def recorded_runs(number: str) -> str:
         parts.append(f":::{{container}} run-output\n{listing}\n:::\n")
         for picture in results.pictures_of(path):
             what = picture.stem.removeprefix(path.stem.removesuffix("_default")).strip("_")
-            parts.append(f"![{what.replace('_', ' ')}](../images/{picture.name})\n")
+            what = what.replace("_", " ").capitalize()
+            parts.append(f"![{what} of the run](../images/{picture.name})\n\n*{what}.*\n")
     return "\n".join(parts)
 
 
