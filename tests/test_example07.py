@@ -105,7 +105,7 @@ def test_fine_tuning(weights, sample_dir, tmp_path, no_files, monkeypatch):
     monkeypatch.setattr(example07, "FINE_TUNE_EPOCHS", 2)
     argv = arguments(sample_dir, tmp_path, *BRIEF, "--fine-tune")
     metrics, _ = run(example07.main, *argv)
-    assert metrics["test_accuracy"] > metrics["test_accuracy_of_top_layer"] > 0.2
+    assert metrics["test_accuracy"] > metrics["test_accuracy_of_top_layer"] - 0.02 > 0.6
     losses = metrics["history"]["validation_loss"]
     assert len(losses) == 2 and losses[1] < losses[0]
     folder = tmp_path / example07.NAME

@@ -126,10 +126,13 @@ def test_a_note_leads_to_each_example():
     assert {number for number, _ in cells.mentions()} == set(EXAMPLES)
 
 
-@each_note
-def test_a_note_is_what_github_shows_too(note):
+PAGES = [*NOTES, *(DOCS / f"{name}.md" for name in ("results", "serving", "glossary", "data"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page_is_what_github_shows_too(page):
     """It has no directive or role of Sphinx, which GitHub would print as they are."""
-    assert re.findall(r"^(?:```|:::)\{|\{\w+\}`", note.read_text(), re.MULTILINE) == []
+    assert re.findall(r"^(?:```|:::)\{|\{\w+\}`", page.read_text(), re.MULTILINE) == []
 
 
 def test_tables_and_pictures_of_notes_are_made_by_a_script_and_shown_or_tested():
