@@ -62,6 +62,8 @@ def fixed_outputs(
 
     def keep(layer: str, extract: Callable, images: Any, *by: Callable) -> Features:
         origin, title = source | {"layer": layer}, f"   VGG16 up to {layer}"
+        if layer == "pool4":
+            origin.pop("pooling", None)  # it comes later
         return cached_features(folder, origin, extract, images, BATCH, title, *by)
 
     if not keep_pool4:
