@@ -42,16 +42,31 @@ SAYS_LITTLE = {
 # %% Pages
 
 
+# What stands for itself in the prose of a cell; then what becomes a link, or code.
+PROSE = re.compile(
+    r"^ {4}[^\n]*|```.*?^```|`[^`]*`|\$[^$]*\$|https?://\S+"
+    r"|(?P<words>[Ee]xample (?P<number>\d\d))\b"
+    r"|(?P<results>docs/results\.md)"
+    r"|(?P<script>\b(?:models|datasets|examples/helpers)/\w+\.py\b)"
+    r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][a-z-]*"
+    r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]+_[a-z_]+\b)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
 def with_links(prose: str, examples: dict[str, Example]) -> str:
-    """Make links of the words `example 05`, wherever they are not part of code."""
+    """Make links of what the prose of a cell names: examples, scripts; and code of code's names."""
 
-    def link(found: re.Match) -> str:
-        if found["number"] not in examples:
-            return found[0]
-        return f"[{found['words']}]({examples[found['number']].path.stem}.md)"
+    def replacement(found: re.Match) -> str:
+        if found["number"] in examples:
+            return f"[{found['words']}]({examples[found['number']].path.stem}.md)"
+        if found["results"]:
+            return "[`docs/results.md`](../results.md)"
+        if found["script"]:
+            return f"[`{found[0]}`](/source/{found[0]}.md)"
+        return f"`{found[0]}`" if found["code"] else found[0]
 
-    pattern = r"^ {4}.*|`[^`]*`|(?P<words>[Ee]xample (?P<number>\d\d))\b"
-    return re.sub(pattern, lambda m: link(m) if m["words"] else m[0], prose, flags=re.MULTILINE)
+    return PROSE.sub(replacement, prose)
 
 
 def as_links(places: list[Mention]) -> str:
@@ -180,6 +195,8 @@ def write_pages(app: Sphinx) -> None:
         write(folder / name, text)
     pages = (*DOCS.glob("*.md"), *(DOCS / "notes").glob("*.md"))
     sources = {path for page in pages for path in cells.SOURCE_LINK.findall(page.read_text())}
+    prose = "\n".join(cell.prose for example in examples.values() for cell in example.cells)
+    sources |= {found["script"] for found in PROSE.finditer(prose) if found["script"]}
     shutil.rmtree(DOCS / "source", ignore_errors=True)
     for path in sources:
         if (ROOT / path).is_file():
