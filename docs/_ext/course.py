@@ -70,13 +70,15 @@ def with_links(prose: str, examples: dict[str, Example]) -> str:
 
 
 def as_links(places: list[Mention]) -> str:
-    """Return one line with links to the notes that speak of a cell."""
-    links = []
+    """Return one line with links to the notes that speak of a cell, and to their sections."""
+    notes: dict[str, list[str]] = {}
     for place in places:
-        anchor = f"#{cells.anchor(place.section)}" if place.section else ""
-        words = place.title + (f": {place.section}" if place.section else "")
-        links.append(f"[{words}](../notes/{place.note}.md{anchor})")
-    return "In the notes: " + "; ".join(links) + "."
+        page, anchor = f"../notes/{place.note}.md", cells.anchor(place.section)
+        sections = notes.setdefault(f"[{place.title}]({page})", [])
+        if place.section not in ("", "Exercises"):
+            sections.append(f"[{place.section}]({page}#{anchor})")
+    lines = [f"{note}: {', '.join(found)}" if found else note for note, found in notes.items()]
+    return "In the notes: " + "; ".join(lines) + "."
 
 
 def two_columns(prose: str, code: str, line: int) -> str:

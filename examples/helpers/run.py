@@ -62,8 +62,7 @@ class Run:
             raise UserError("the training images do not fill a batch: lower --batch-size")
         self.epochs, self.steps_per_epoch, self.step = epochs, steps, 0
         self.history, self._values, self._seconds = [], [], 0.0
-        self.stop_asked = False
-        self._handlers: dict[int, Any] = {}
+        self.stop_asked, self._handlers = False, dict[int, Any]()
         text = json.dumps(settings, sort_keys=True, default=str) + code_of(Path(script))
         self.folder = folder / "checkpoints" / hashlib.sha256(text.encode()).hexdigest()[:12]
         with writing(self.folder):  # better now than after the first epoch
@@ -130,7 +129,7 @@ class Run:
     def steps(self, whole: bool = False) -> Iterator[int]:
         """Yield the number, from 0, of each step of this epoch that is not done; show a bar.
 
-        Ctrl-C stops it after a step or, where only `whole` epochs can be continued, at its end.
+        Ctrl-C stops it after a step; at its end, where only `whole` epochs can be continued.
         """
         count, title = self.steps_per_epoch, f"epoch {len(self.history) + 1}"
         first = self.step - len(self.history) * count
@@ -172,10 +171,7 @@ class Run:
             raise KeyboardInterrupt(f"{where}; the same command goes on from there")
 
     def callback(self) -> tf.keras.callbacks.Callback:
-        """Return this run as a callback for Keras' fit(), with `initial_epoch=len(run.history)`.
-
-        fit() cannot begin within an epoch, so that Ctrl-C stops it when the epoch is saved.
-        """
+        """Return this run as a callback for Keras' fit(), with `initial_epoch=len(run.history)`."""
         epochs, bars = iter(self), []
 
         def begin(epoch: int, logs: dict) -> None:
@@ -184,9 +180,9 @@ class Run:
             next(bars[-1])
 
         def end(epoch: int, logs: dict) -> None:
-            own, kept = ("loss", "accuracy"), ("val_loss", "val_accuracy")
-            self.record({name: logs[name] for name in own})
-            self.validate({name.replace("val_", "validation_"): logs[name] for name in kept})
+            names = ("loss", "accuracy")
+            self.record({name: logs[name] for name in names})
+            self.validate({f"validation_{name}": logs[f"val_{name}"] for name in names})
 
         step, close = lambda *_, **__: next(bars[-1], None), lambda *_, **__: epochs.close()
         return tf.keras.callbacks.LambdaCallback(begin, end, None, close, None, step)
