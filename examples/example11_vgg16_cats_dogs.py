@@ -38,7 +38,7 @@ from models.top_layer import train_top
 from models.training import accuracy, count_parameters, predict, scores
 
 NAME = Path(__file__).stem
-TRAIN_IMAGES, TEST_IMAGES = 2000, 1000  # three minutes on two cores in bfloat16
+TRAIN_IMAGES, TEST_IMAGES = 2000, 1000  # some minutes on two cores in bfloat16
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 30, 128, 1e-3  # of stage 1, the top layer
 POOLING = ("max5",)  # features where there is no fc7, chosen on validation images
 FINE_TUNE_EPOCHS, FINE_TUNE_BATCH = 3, 32
@@ -120,9 +120,8 @@ def replace_top(network: vgg16.VGG16, features, labels, *training) -> tuple:
 # The last block has learned to see what tells a thousand classes apart. A small
 # learning rate, so that it forgets little of that, turns it to what tells two apart. It
 # can only come after stage 1: the gradients of a top layer that knows nothing would
-# destroy what the block knows. The top layer stays as stage 1 has left it. `FineTuning`
-# in models/fine_tuning.py takes the steps: Adam, whose rate falls to zero along a line,
-# so that the last epoch is kept.
+# destroy what the block knows. That layer stays. `FineTuning` takes the steps (see
+# models/fine_tuning.py): Adam, whose rate falls to zero, so that the last one counts.
 
 
 def fine_tune(network, pool4, labels, folder: Path, settings, restart):

@@ -12,8 +12,7 @@ sys.path.insert(0, str(ROOT))  # `examples` and so on are ours
 sys.path += [str(ROOT / place) for place in ("docs", "docs/_ext", "tests/benchmarks")]
 pytest.register_assert_rewrite("programs", "browser")  # so that its assertions say what was found
 
-# A shell starts what runs in its background with Ctrl-C ignored, and all that is started from there
-# inherits it. The tests are about Ctrl-C as it is in a terminal.
+# A shell starts what runs in its background with Ctrl-C ignored; tests are of it in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -3,18 +3,10 @@
 import functools
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
-from programs import (
-    arguments,
-    check_ctrl_c,
-    check_stopped,
-    error_of,
-    final_state,
-    run,
-    start_to_be_killed,
-    without_pictures,
-)
+from programs import arguments, error_of, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datasets import mnist
@@ -38,7 +30,7 @@ def runs(sample_dir, tmp_path_factory):
     def run_once(example, *flags):
         folder = tmp_path_factory.mktemp("models")
         argv = arguments(sample_dir, folder, "--precision", "float32", *flags)
-        return folder, *run(lambda argv: without_pictures(example.main, *argv), *argv)
+        return folder, *run(lambda argv: programs.without_pictures(example.main, *argv), *argv)
 
     return run_once
 
@@ -94,7 +86,7 @@ def tiny(example):
 def states(example, models_dir):
     """All that was trained, byte by byte; of example 03, both networks."""
     folders = [models_dir, models_dir / example.NAME] if example is example03 else [models_dir]
-    return [final_state(folder) for folder in folders]
+    return [programs.final_state(folder) for folder in folders]
 
 
 @pytest.fixture
@@ -108,11 +100,11 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
 ):
     """In the second epoch; in example 03, in the last step of its first network."""
     argv = arguments(sample_dir, tmp_path, "--precision", "float32", *tiny(example))
-    check_ctrl_c(24 if example is example03 else 14, example.main, capsys, *argv)
+    programs.check_ctrl_c(24 if example is example03 else 14, example.main, capsys, *argv)
     assert not list(tmp_path.glob("*/metrics.json"))
     if example is example03:  # the other network is not begun
         assert not list(tmp_path.glob("*/checkpoints"))
-    assert without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
+    assert programs.without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
     assert states(example, tmp_path) == not_stopped[1]
     done = {example03: 24, example04: 8, example05: 14}[example]  # fit() begins whole epochs
     assert f"going on after step {done}, " in capsys.readouterr().out
@@ -129,8 +121,8 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
 )
 def test_after_a_kill_it_ends_as_one_that_was_not(example, when, not_stopped, sample_dir, tmp_path):
     argv = arguments(sample_dir, tmp_path, "--precision", "float32", *tiny(example))
-    check_stopped(start_to_be_killed(example, "in step", when, *argv))
-    assert without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
+    programs.check_stopped(programs.start_to_be_killed(example, "in step", when, *argv))
+    assert programs.without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
     assert states(example, tmp_path) == not_stopped[1]
 
 

@@ -3,11 +3,9 @@
     python tests/benchmarks/bench_cifar10_training.py --seeds 0 1 2
 
 Each process starts cold, loads CIFAR-10 from the binary version, trains and evaluates. The tutorial
-(https://www.tensorflow.org/tutorials/images/cnn) is written anew from its description: three 3x3
-convolutions of 32, 64 and 64 filters, two poolings, dense 64, Adam, batches of 32, 10 epochs,
-the test images evaluated after each (its images a second include that). Last, example 14's training
-step and the machine's matrix product are timed in turn, to see what share of that speed the step
-on whole images reaches.
+(https://www.tensorflow.org/tutorials/images/cnn) is written anew from its description: three
+convolutions, two poolings, two dense layers, Adam, 10 epochs, each with a test. Last, example 14's
+training step and the machine's matrix product are timed in turn.
 """
 
 import argparse
@@ -57,12 +55,8 @@ def tutorial(data_dir: Path, seed: int, epochs: int) -> dict:
 
 
 def multiplications(channels: tuple[int, ...]) -> int:
-    """Count what example 14's convolutions multiply in one training step, for one image.
-
-    Forward, the gradient of the kernels, the gradient of the inputs: three times the same number,
-    except that the whitening only goes forward, and nobody asks for the gradient of its outputs.
-    """
-    total = 32 * 32 * 2 * 2 * 3 * 12
+    """Count what example 14's convolutions multiply in a step: forward, and for both gradients."""
+    total = 32 * 32 * 2 * 2 * 3 * 12  # the whitening only goes forward
     inputs, size = 12, 32
     for number, outputs in enumerate(count for count in channels for _ in range(2)):
         total += (2 if number == 0 else 3) * size * size * 9 * inputs * outputs
@@ -72,12 +66,7 @@ def multiplications(channels: tuple[int, ...]) -> int:
 
 
 def step_speed(pairs: int = 15) -> tuple[str, float, float]:
-    """Time the training step and a matrix product in turn.
-
-    Returns:
-        The number format, the step's speed in 10^9 operations a second, and the median share of
-        the matrix product's speed.
-    """
+    """Return number format, speed of a training step in GFLOP/s, and its share of a product's."""
     import numpy as np
 
     from examples import example14_cifar10_record as example14
@@ -147,10 +136,8 @@ def main() -> None:
         speed = statistics.median(result["images_per_second"] for result in results)
         rows.append([name, spread(accuracies, ".2%"), spread(times, ".0f"), f"{speed:,.0f}"])
     *ours, theirs = ([result["seconds"] for result in results] for results in sides.values())
-    ratios = [
-        statistics.median(one / other for one, other in zip(times, theirs, strict=True))
-        for times in ours
-    ]
+    pairs = ([a / b for a, b in zip(times, theirs, strict=True)] for times in ours)
+    ratios = list(map(statistics.median, pairs))
     precision, speed, share = step_speed()
     title = (
         f"{len(args.seeds)} seeds, whole processes in turn; example 06 takes {ratios[0]:.2f} times "

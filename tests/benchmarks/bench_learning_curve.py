@@ -2,9 +2,8 @@
 
     python tests/benchmarks/bench_learning_curve.py --seeds 0 1 2
 
-Example 11 (`--weights blocks`, stage 1) and example 10 learn from the first N photographs of cats
-and dogs, and are tested on the same 400. Example 10 takes as many steps for few photographs as for
-1,600 (at least), since an epoch has fewer.
+Examples 11 (`--weights blocks`, stage 1) and 10 learn from the first N photographs of the archive.
+Example 10 takes as many steps for few photographs as for 1,600, since an epoch has fewer.
 """
 
 import json

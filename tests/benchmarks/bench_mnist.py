@@ -5,11 +5,8 @@
 On MNIST, every side a process of its own, start-up, evaluation and pictures included, one after the
 other and again for each seed. The peers are written from their descriptions:
 
-* TensorFlow's quickstart for beginners (https://www.tensorflow.org/tutorials/quickstart/beginner):
-  dense 128, dropout 0.2, dense 10, Adam, batches of 32, 5 epochs.
-* "Simple MNIST convnet" of keras.io (https://keras.io/examples/vision/mnist_convnet/): convolutions
-  3x3 with 32 and 64 kernels, max pooling behind each, dropout 0.5, dense 10, Adam, batches of 128,
-  a tenth of the images for validation, 15 epochs.
+* TensorFlow's quickstart for beginners (https://www.tensorflow.org/tutorials/quickstart/beginner);
+* "Simple MNIST convnet" of keras.io (https://keras.io/examples/vision/mnist_convnet/).
 """
 
 import argparse

@@ -3,14 +3,10 @@
     python tests/benchmarks/bench_npz_weights.py [--repeats 3] [--output PATH.json]
 
 The weights are random, 553 MB of them; the largest layer has 411 MB. Each step runs in a process of
-its own. Its memory is the highest resident set (VmHWM of /proc/self/status) less what the process
-had before the step. The aim: example 13's own steps stay within 1.6 times the largest layer, in
-whatever format. Where TensorFlow reads or is given an array, it makes two copies of it, so that it
-is three times; a network that is loaded into is counted as before the step.
-
-Beside them, what NumPy does by itself. All files are in the system's cache when they are read.
-Needs Linux, 4 GB of memory, and 4 GB in the folder for temporary files (TMPDIR) until it is done.
-Three minutes on two cores.
+its own, whose memory is the highest resident set (VmHWM) less what it had before. The aim: 1.6
+times the largest layer; where TensorFlow reads or is given an array, it makes two copies of it.
+Beside them, what NumPy does by itself. Files are in the system's cache when they are read. Linux,
+4 GB of memory, and 4 GB in the folder for temporary files (TMPDIR); three minutes on two cores.
 """
 
 import argparse
@@ -109,7 +105,7 @@ def run_step(name: str, folder: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, metavar="PATH", help="write the figures as JSON too")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.step:

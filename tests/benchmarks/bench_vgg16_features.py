@@ -2,17 +2,11 @@
 
     python tests/benchmarks/bench_vgg16_features.py [--pairs 9] [--output PATH.json]
 
-The network has its full size and random weights; the images are random too: the time does not
-depend on the values. Two questions:
-
-* Which share of the machine's matrix-product speed does feature extraction reach, in each
-  precision? Both sides run in turn, so that other load on the machine meets both alike; the share
-  is the median of the pairs' ratios. The aim: at least 95 %. It can pass 100 %, because a square
-  matrix product is not the fastest that a processor can do.
-* How much shorter is an epoch of the top layer on stored features than an epoch through the whole
-  network? The latter is extrapolated from the measured images a second. The aim: a hundredth.
-
-About two minutes on two cores, and 2 GB of memory.
+The network has its full size; weights and images are random. Which share of the machine's
+matrix-product speed does feature extraction reach? Both sides run in turn, and the median of the
+pairs' ratios counts; it can pass 100 %, for a square product is not the fastest there is. And how
+much shorter is an epoch of the top layer on stored features than one through the whole network,
+which is extrapolated? Two minutes on two cores, and 2 GB of memory.
 """
 
 import argparse
@@ -43,19 +37,14 @@ def gigaflop_per_image(config: vgg16.Config) -> float:
     total = 0
     for name, shape in config.shapes().items():
         if name.endswith("weights") and "/fc8/" not in name:
-            side = 1
-            if "/conv" in name:
-                block = int(name.split("/")[1].removeprefix("conv"))
-                side = config.image_size // 2 ** (block - 1)
+            block = int(name.split("conv")[1][0]) if "/conv" in name else 0
+            side = config.image_size // 2 ** (block - 1) if block else 1
             total += 2 * side**2 * int(np.prod(shape))
     return total / 1e9
 
 
 def fastest_product(dtype: tf.DType) -> tuple[Callable[[], object], float]:
-    """Return a function that multiplies two square matrices, and its thousand million operations.
-
-    Of the sizes tried, it is the one at which the machine is fastest.
-    """
+    """Return the fastest product of square matrices, and its thousand million operations."""
     candidates = []
     for size in SIZES:
         a, b = (tf.cast(tf.random.normal([size, size]), dtype) for _ in range(2))
@@ -105,10 +94,7 @@ def measure_extraction(weights: dict[str, np.ndarray], dtype: tf.DType, pairs: i
 
 
 def measure_head_epoch() -> float:
-    """Return the seconds of one epoch of the top layer on stored features of 4096 numbers.
-
-    A tenth of the images are for validation, which belongs to an epoch.
-    """
+    """Return the seconds of an epoch of the top layer on stored features, validation included."""
     rng = np.random.default_rng(0)
     features = rng.random((HEAD_IMAGES, vgg16.Config().dense), np.float32).astype(np.float16)
     labels = rng.integers(0, 10, HEAD_IMAGES).astype(np.int32)
@@ -135,15 +121,9 @@ def main() -> None:
     rows = [["arithmetic", "images a second", "GFLOP/s", "matrix product", "share (range)"]]
     for dtype in (tf.float32, tf.bfloat16):
         found = measure_extraction(weights, dtype, args.pairs)
-        rows.append(
-            [
-                dtype.name,
-                f"{found['images_per_second']:.1f}",
-                f"{found['gflop_per_second']:.0f}",
-                f"{found['matrix_product_gflop_per_second']:.0f}",
-                found["share_of_matrix_product"],
-            ]
-        )
+        speeds = found["gflop_per_second"], found["matrix_product_gflop_per_second"]
+        cells = [f"{found['images_per_second']:.1f}", *(f"{speed:.0f}" for speed in speeds)]
+        rows.append([dtype.name, *cells, found["share_of_matrix_product"]])
         whole = HEAD_IMAGES / found["images_per_second"]
         shares.append(f"1/{whole / head:.0f} in {dtype.name}")
     title = (

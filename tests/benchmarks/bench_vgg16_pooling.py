@@ -30,7 +30,7 @@ TRIED = [
     *(("mean5",), ("max5",), ("mean4", "mean5"), ("max4", "max5")),
     *(("quarters4", "mean5"), ("quarters4", "quarters5"), ("quarters4", "mean5", "max5")),
 ]
-SIZES = (64, 96, 128, 160)  # of CIFAR-10's images, in pixels
+SIZES = (96, 128)  # of CIFAR-10's images, in pixels
 FIT = 30, 128, 1e-3  # epochs, images in a step, learning rate: the defaults of both examples
 BATCH = 25
 

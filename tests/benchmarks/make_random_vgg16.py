@@ -2,10 +2,7 @@
 
     python tests/benchmarks/make_random_vgg16.py models/random_vgg_16.ckpt
 
-It has the 34 names, shapes and dtypes of the real one and is read at the same speed; it has just
-never seen an image. For measuring what does not depend on what the weights are:
-
-    python examples/example07_vgg16_cifar10.py --weights models/random_vgg_16.ckpt --no-baseline
+For measuring what does not depend on what the weights are.
 """
 
 import sys
