@@ -38,6 +38,7 @@ TABLES = {
     "tools_reading": lambda script: script.reading_table(),
     "training_backpropagation": lambda script: script.example_table(),
     "transfer_cache": lambda script: script.cache_table(),
+    "transfer_pooling": lambda script: script.pooling_table(),
     "transfer_epoch": lambda script: script.benchmark_text(),
 }
 
