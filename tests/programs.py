@@ -175,9 +175,9 @@ def send_in_step(when, number):
     """Make a run send itself a signal in a step, counted from 1 over all runs of the process."""
     steps, count = Run.steps, 0
 
-    def signalling(self):
+    def signalling(self, *whole, **more):
         nonlocal count
-        for step in steps(self):
+        for step in steps(self, *whole, **more):
             count += 1
             if count == when:
                 os.kill(os.getpid(), number)

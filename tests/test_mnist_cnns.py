@@ -106,7 +106,7 @@ def test_after_ctrl_c_it_ends_as_one_that_was_not_stopped(
         assert not list(tmp_path.glob("*/checkpoints"))
     assert programs.without_pictures(example.main, *argv)["test_accuracy"] == not_stopped[0]
     assert states(example, tmp_path) == not_stopped[1]
-    done = {example03: 24, example04: 8, example05: 14}[example]  # fit() begins whole epochs
+    done = {example03: 24, example04: 16, example05: 14}[example]  # fit() has whole epochs
     assert f"going on after step {done}, " in capsys.readouterr().out
 
 
