@@ -273,7 +273,6 @@ def main(argv: list[str] | None = None) -> dict:
         weights = vgg16.random_weights(config, args.seed)
         *_, untrained = transfer(weights, *more, False)
         results["test_accuracy_untrained"] = untrained["test_accuracy_of_top_layer"]
-
     metrics = settings | results | {"data": data.name, "weights": cli.shown(path)}
     metrics |= {
         "test_accuracy": float(accuracy(logits, labels[2])),
