@@ -266,17 +266,17 @@ def test_lenet_against_numpy():
 
 
 def test_lenets_connections():
-    """Table I as printed, rows are S2's outputs, columns C3's; section II: connections by layer."""
+    """Table I, with o for X: rows are S2's outputs, columns C3's; section II: connections by layer."""
     printed = [
-        "X   XXX  XXXX XX",
-        "XX   XXX  XXXX X",
-        "XXX   XXX  X XXX",
-        " XXX  XXXX  X XX",
-        "  XXX  XXXX XX X",
-        "   XXX  XXXX XXX",
+        "o   ooo  oooo oo",
+        "oo   ooo  oooo o",
+        "ooo   ooo  o ooo",
+        " ooo  oooo  o oo",
+        "  ooo  oooo oo o",
+        "   ooo  oooo ooo",
     ]
     for column, inputs in enumerate(lenet5.C3_INPUTS):
-        assert sorted(inputs) == [row for row in range(6) if printed[row][column] == "X"]
+        assert sorted(inputs) == [row for row in range(6) if printed[row][column] == "o"]
     sides = {"c1": 28, "s2": 14, "c3": 10, "s4": 5, "c5": 1, "f6": 1}
     connections = dict.fromkeys(sides, 0)
     for name, shape in lenet5.shapes().items():  # biases included

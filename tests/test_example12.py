@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(kind, weights, tmp_pa
 
     monkeypatch.setattr(np, "savez", full)
     monkeypatch.setattr(scipy.io, "savemat", full)
-    with pytest.raises(cli.UserError, match=f"cannot write .*{kind}: No space left on device"):
+    with pytest.raises(WeightsError, match=f"cannot write .*{kind}: No space left on device"):
         write(path, weights)
     assert path.read_bytes() == before
 

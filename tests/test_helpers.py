@@ -85,9 +85,9 @@ def test_a_fault_of_ours_keeps_its_traceback(fault):
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(cli.UserError, match=r"cannot write .*metrics\.json: "):
+    with pytest.raises(WeightsError, match=r"cannot write .*metrics\.json: "):
         report.write_json(tmp_path / "file" / "metrics.json", {})
-    with pytest.raises(cli.UserError, match=r"cannot write .*a\.png: "):
+    with pytest.raises(WeightsError, match=r"cannot write .*a\.png: "):
         report.save_figure(report.plt.figure(), tmp_path / "file" / "a.png")
     report.plt.close("all")
 

@@ -14,8 +14,7 @@ os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 if "ipykernel" not in sys.modules:  # a notebook has a backend of its own
     os.environ["MPLBACKEND"] = "Agg"
-# With an NVIDIA driver, TensorFlow shall say what keeps it from using the GPU; without one, nothing
-# that it says while it starts is of use.
+# With an NVIDIA driver, TensorFlow shall say what keeps it from using the GPU; else nothing.
 HAS_NVIDIA = shutil.which("nvidia-smi") is not None
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if HAS_NVIDIA else "3")
 if not sys.stderr.isatty():  # in a log, a line of a progress bar every half minute

@@ -1,17 +1,16 @@
 """The flags that all examples share, the errors that a user can mend, and the exit status."""
 
 import argparse
-import contextlib
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
 from datasets.download import DataError
 from models import WeightsError
+from models.whole import replacing, writing  # noqa: F401  # for the examples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,17 +35,12 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
 positive_int = number(int, 1, 2**31 - 1)
 
 
-def folder(text: str) -> Path:
-    """Parse a folder, for argparse; a shell leaves the ~ of --flag=~/x to the program."""
-    return Path(text).expanduser()
-
-
 def models_folder(text: str) -> Path:
     """Parse a folder; refuse one in which TensorFlow, which sees patterns, would find no file."""
-    whole, signs = str(folder(text).absolute()), "[]*?" if os.sep == "\\" else "*?[\\]"
+    whole, signs = str(Path(text).expanduser().absolute()), "[]*?" if os.sep == "\\" else "*?[\\]"
     if set(signs) & set(whole) or not whole.isprintable():
         raise argparse.ArgumentTypeError(f"TensorFlow wants a path in UTF-8 without {signs}")
-    return folder(text)
+    return Path(text).expanduser()  # a shell leaves the ~ of --flag=~/x to the program
 
 
 def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
@@ -56,7 +50,7 @@ def make_parser(docstring: str, *training: float) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", choices=["full", "sample"], default="full", help="real data, or sample data")
     downloads, models = str(ROOT / "datasets" / "downloads"), str(ROOT / "models")
-    add("--data-dir", type=folder, default=downloads, help="where data lies")
+    add("--data-dir", type=lambda x: Path(x).expanduser(), default=downloads, help="of data")
     add("--models-dir", type=models_folder, default=models, help="where results are written")
     add("--min-accuracy", type=float, metavar="X", help="exit with status 1 below this accuracy")
     if training:
@@ -95,27 +89,3 @@ def shown(path: Path | str) -> str:
     whole = Path(path).resolve()
     text = str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
     return text.encode("utf-8", "backslashreplace").decode()  # not all names are UTF-8
-
-
-@contextlib.contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Turn what keeps a file from being written, such as a full disk, into a UserError."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:  # TensorFlow wraps the system's errors
-        line = str(error).partition("\n")[0][-150:]  # TensorFlow names the path first, then why
-        reason = getattr(error, "strerror", None) or line
-        raise UserError(f"cannot write {shown(path)}: {reason}") from error
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write a file or folder under; when it is whole, rename it: a kill is safe."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)  # a folder that a kill has left behind
-        yield part
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(part, path)

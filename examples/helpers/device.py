@@ -28,8 +28,7 @@ def start(precision: str) -> tf.DType:
 
     bfloat16 is float32 without its last 16 bits: the same range, two to three decimal digits.
     Networks learn as well with it, and processors that multiply it natively do so about twice as
-    fast; "auto" takes it there: CPUs with avx512_bf16 or amx_bf16, GPUs of compute capability 8.0
-    and above. Weights stay in float32 everywhere, where a small update is not rounded away.
+    fast; "auto" takes it there. Weights stay in float32, where a small update is not rounded away.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:

@@ -1,7 +1,7 @@
 """What a run leaves behind: metrics.json, and pictures a person wants to look at.
 
-In the pictures, `images` are uint8 or float from 0 to 1, (N, H, W, C); `labels` are the true
-classes, integers (N,); `probabilities` are float (N, classes) and each row sums to 1.
+`images` are uint8 or float from 0 to 1, (N, H, W, C); `labels` the true classes, integers (N,);
+`probabilities` float (N, classes).
 """
 
 import json
@@ -16,12 +16,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from numpy import ndarray as Array  # noqa: N812
 
 from examples.helpers import STARTED
 from examples.helpers.cli import UserError, replacing, shown, writing
 from examples.helpers.device import cores, processor
-
-Array = np.ndarray
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -37,9 +37,8 @@ class Run:
                 run.record(train_step(...))  # scalars by name
             run.validate({"validation_loss": ..., "validation_accuracy": ...})
 
-    `step` is how many steps are done in all; `history` a dictionary for each epoch that is done,
-    its figures by name and its `seconds`; `stop_asked` whether Ctrl-C or SIGTERM has come; `folder`
-    that of the checkpoints, named by settings and code, so that others never meet them.
+    `step`: steps done in all; `history`: for each epoch done, its figures by name and `seconds`;
+    `stop_asked`: whether Ctrl-C or SIGTERM has come; `folder`: named by settings and code.
     """
 
     def __init__(
@@ -54,9 +53,8 @@ class Run:
     ):
         """Begin a run, or take up the one of these settings where it was left.
 
-        `folder` is models/<script name>; `settings` are all flags that decide the result; `script`
-        is the example's `__file__`; `steps` are those of an epoch; `restart` forgets what has been
-        saved; `trained` is all that changes: networks, optimizers (built), variables.
+        `folder` is models/<script name>; `settings` all flags that decide the result; `script` the
+        example's `__file__`; `steps` those of an epoch; `trained` what changes, optimizers built.
         """
         if steps < 1:
             raise UserError("the training images do not fill a batch: lower --batch-size")
