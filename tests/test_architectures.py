@@ -266,7 +266,7 @@ def test_lenet_against_numpy():
 
 
 def test_lenets_connections():
-    """Table I, with o for X: rows are S2's outputs, columns C3's; section II: connections by layer."""
+    """Table I, with o for X: rows are S2's outputs, columns C3's; section II: the connections."""
     printed = [
         "o   ooo  oooo oo",
         "oo   ooo  oooo o",
