@@ -18,11 +18,12 @@ from PIL import Image
 from datasets.digits import like_mnist
 from datasets.drawings import CIFAR10_KINDS, FACE_KINDS, drawn_objects
 from datasets.files import fill
-from datasets.specimens import drawn_characters
+from datasets.specimens import drawn_blood, drawn_characters
 
 MNIST_NAME = "sample data: scikit-learn's handwritten digits"
 CIFAR10_NAME = "sample data: drawn objects"
 CATS_DOGS_NAME = "sample data: drawn cats and dogs"
+BCCD_NAME = "sample data: drawn blood cells"
 OMNIGLOT_NAME = "sample data: drawn characters"
 
 CIFAR10_RECORDS = 1000  # images in each of the six files that stand in for CIFAR-10's
@@ -63,6 +64,14 @@ def make_cats_dogs(data_dir: Path) -> Path:
     It has 500 cats and as many dogs of varied size; some are broken, as in the published archives.
     """
     return _make(data_dir, "cats_dogs", ["train.zip"], _cats_dogs_contents)
+
+
+def make_bccd(data_dir: Path) -> Path:
+    """Return a folder with an archive like BCCD's, of 120 drawings, made where it is missing.
+
+    A few of the boxes are wrong.
+    """
+    return _make(data_dir, "bccd", ["BCCD_Dataset-1.0.zip"], lambda: [_zipped(drawn_blood())])
 
 
 def make_omniglot(data_dir: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Drawings in place of written characters, as the files of the real data sets."""
+"""Drawings in place of blood under the microscope and of written characters.
+
+They come as the files of the real data sets, by their names in the archives.
+"""
 
 import cv2
 import numpy as np
@@ -9,6 +12,70 @@ FRACTION_BITS = 4  # OpenCV takes coordinates as whole sixteenths of a pixel
 
 def _png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
+
+
+# %% Blood cells, with boxes
+
+BLOOD_PARTS = {"train": 80, "val": 16, "test": 24}
+BLOOD_WIDTH, BLOOD_HEIGHT = 160, 120
+BLOOD_CELLS = {  # how many there are at most, half the width in pixels, colour
+    "WBC": (1, (19, 25), (120, 70, 150)),
+    "RBC": (20, (11, 15), (205, 150, 150)),
+    "Platelets": (3, (3, 5), (135, 90, 160)),
+}
+
+
+def drawn_blood() -> dict[str, bytes]:
+    """Draw the files of BCCD's archive: cells of three kinds, which overlap."""
+    rng = np.random.default_rng(SEED)
+    top, files, number = "BCCD_Dataset-1.0/BCCD", {}, 0
+    for part, count in BLOOD_PARTS.items():
+        names = [f"BloodImage_{number + i:05d}" for i in range(count)]
+        number += count
+        files[f"{top}/ImageSets/Main/{part}.txt"] = "\n".join(names).encode()
+        for name in names:
+            image, boxes = _blood(rng)
+            if name.endswith("7"):  # some boxes of the real ones have no area, either
+                boxes += _object("RBC", 9, 9, 9, 9)
+            size = f"<width>{BLOOD_WIDTH}</width><height>{BLOOD_HEIGHT}</height>"
+            xml = f"<annotation><size>{size}</size>{boxes}\n</annotation>\n"
+            files[f"{top}/Annotations/{name}.xml"] = xml.encode()
+            jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+            files[f"{top}/JPEGImages/{name}.jpg"] = jpeg.tobytes()
+    return files
+
+
+def _object(label: str, *edges: int) -> str:
+    names = "xmin", "ymin", "xmax", "ymax"
+    box = "".join(f"<{name}>{edge}</{name}>" for name, edge in zip(names, edges, strict=True))
+    return f"\n  <object><name>{label}</name><bndbox>{box}</bndbox></object>"
+
+
+def _blood(rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Draw cells and write down their boxes: np.uint8 (120, 160, 3), RGB; XML."""
+    light = rng.uniform(0.85, 1.05)
+    image = np.full((BLOOD_HEIGHT, BLOOD_WIDTH, 3), (225, 215, 215), np.float32)
+    corner, objects = (BLOOD_WIDTH, BLOOD_HEIGHT), ""
+    taken = np.zeros(image.shape[:2], np.float32)
+    for label, (most, radii, colour) in BLOOD_CELLS.items():
+        for _ in range(rng.integers(most // 3, most + 1)):
+            axes = rng.uniform(*radii) * rng.uniform(0.85, 1.15, 2)
+            centre, turn = rng.uniform((5, 5), np.subtract(corner, 5)), rng.uniform(0, 180)
+            cell = np.zeros(image.shape[:2], np.float32)
+            cv2.ellipse(cell, (centre.tolist(), (2 * axes).tolist(), turn), 1, -1, cv2.LINE_AA)
+            if (cell * taken).sum() > 0.3 * cell.sum():
+                continue  # hidden: nobody would find it
+            taken = np.maximum(taken, cell)
+            if label == "RBC":  # thinner in the middle
+                cell *= 1 - 0.4 * cv2.GaussianBlur(np.square(cell), (0, 0), axes[0] / 2)
+            rows, columns = np.flatnonzero(cell.any(axis=1)), np.flatnonzero(cell.any(axis=0))
+            edges = columns[0] + 1, rows[0] + 1, columns[-1] + 1, rows[-1] + 1
+            if np.subtract(edges[2:], edges[:2]).min() < 4:
+                continue
+            objects += _object(label, *edges)
+            image += 0.8 * cell[..., None] * (np.add(colour, rng.normal(0, 8, 3)) - image)
+    image = cv2.GaussianBlur(image * light + rng.normal(0, 10, image.shape), (0, 0), 0.7)
+    return np.clip(image, 0, 255).astype(np.uint8), objects
 
 
 # %% Characters of alphabets that nobody uses
@@ -54,10 +121,10 @@ def _strokes(rng: np.random.Generator) -> np.ndarray:
 def _drawn(strokes: np.ndarray, rng: np.random.Generator) -> bytes:
     """Draw a character by one person's hand, black on white, 105 x 105 pixels."""
     turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
-    across, down = rng.uniform(28, 42, 2)  # half of its width and height, in pixels
+    across, down = rng.uniform(26, 42, 2)  # half of its width and height, in pixels
     matrix = np.array([[np.cos(turn), np.sin(turn)], [slant - np.sin(turn), np.cos(turn)]])
-    bent = strokes + rng.normal(0, 0.09, strokes.shape)
-    points = (bent @ matrix) * (across, down) + 52 + rng.normal(0, 3, 2)
+    bent = strokes + rng.normal(0, 0.1, strokes.shape)
+    points = (bent @ matrix) * (across, down) + 52 + rng.normal(0, 5, 2)
     t = np.linspace(0, 1, 30)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     curves = np.rint(weights @ points * 2**FRACTION_BITS).astype(np.int32)
