@@ -18,12 +18,13 @@ from PIL import Image
 from datasets.digits import like_mnist
 from datasets.drawings import CIFAR10_KINDS, FACE_KINDS, drawn_objects
 from datasets.files import fill
-from datasets.specimens import drawn_blood, drawn_characters
+from datasets.specimens import drawn_blood, drawn_characters, drawn_nuclei
 
 MNIST_NAME = "sample data: scikit-learn's handwritten digits"
 CIFAR10_NAME = "sample data: drawn objects"
 CATS_DOGS_NAME = "sample data: drawn cats and dogs"
 BCCD_NAME = "sample data: drawn blood cells"
+NUCLEI_NAME = "sample data: drawn nuclei"
 OMNIGLOT_NAME = "sample data: drawn characters"
 
 CIFAR10_RECORDS = 1000  # images in each of the six files that stand in for CIFAR-10's
@@ -72,6 +73,11 @@ def make_bccd(data_dir: Path) -> Path:
     A few of the boxes are wrong.
     """
     return _make(data_dir, "bccd", ["BCCD_Dataset-1.0.zip"], lambda: [_zipped(drawn_blood())])
+
+
+def make_nuclei(data_dir: Path) -> Path:
+    """Return a folder with a stage1_train.zip of 60 drawn images, made where it is missing."""
+    return _make(data_dir, "nuclei", ["stage1_train.zip"], lambda: [_zipped(drawn_nuclei())])
 
 
 def make_omniglot(data_dir: Path) -> Path:

@@ -1,7 +1,9 @@
-"""Drawings in place of blood under the microscope and of written characters.
+"""Drawings in place of blood and nuclei under the microscope, and of written characters.
 
 They come as the files of the real data sets, by their names in the archives.
 """
+
+import hashlib
 
 import cv2
 import numpy as np
@@ -76,6 +78,50 @@ def _blood(rng: np.random.Generator) -> tuple[np.ndarray, str]:
             image += 0.8 * cell[..., None] * (np.add(colour, rng.normal(0, 8, 3)) - image)
     image = cv2.GaussianBlur(image * light + rng.normal(0, 10, image.shape), (0, 0), 0.7)
     return np.clip(image, 0, 255).astype(np.uint8), objects
+
+
+# %% Nuclei, with masks
+
+NUCLEI_IMAGES = 60
+NUCLEI_SIZES = ((96, 96), (96, 128), (128, 160))  # height and width
+NUCLEI_COLOURS = (  # of the ground and of the nuclei; two thirds shine on dark ground
+    ((12, 12, 12), (120, 120, 120)),
+    ((20, 20, 20), (70, 70, 70)),
+    ((225, 225, 225), (110, 110, 110)),
+    ((10, 10, 10), (180, 180, 180)),
+    ((15, 15, 15), (60, 60, 60)),
+    ((190, 170, 205), (90, 50, 150)),
+)
+
+
+def drawn_nuclei() -> dict[str, bytes]:
+    """Draw the files of stage1_train.zip: an image, and a mask for each nucleus; many touch."""
+    rng, files = np.random.default_rng(SEED), {}
+    for number in range(NUCLEI_IMAGES):
+        name = hashlib.sha256(f"{number}".encode()).hexdigest()
+        height, width = NUCLEI_SIZES[rng.integers(len(NUCLEI_SIZES))]
+        ground, colour = np.array(NUCLEI_COLOURS[number % len(NUCLEI_COLOURS)], np.float32)
+        share, taken = np.zeros((height, width), np.float32), np.zeros((height, width), np.uint8)
+        centre, radius = rng.uniform((0, 0), (width, height)), rng.uniform(6, 11)
+        for each in range(rng.integers(8, 30)):
+            axes = radius * rng.uniform(0.75, 1.3, 2)
+            mask = np.zeros_like(taken)
+            box = centre.tolist(), (2 * axes).tolist(), rng.uniform(0, 180)
+            cv2.ellipse(mask, box, 255, -1)
+            whole, mask = np.count_nonzero(mask), mask & ~taken
+            if np.count_nonzero(mask) > max(0.75 * whole, 20):  # else it is hidden
+                files[f"{name}/masks/{each:02d}.png"] = _png(mask)
+                share[mask > 0] = rng.uniform(0.6, 1)
+                taken |= mask
+            # The next one lies beside this one, or anywhere.
+            angle = rng.uniform(0, 2 * np.pi)
+            beside = centre + 1.9 * radius * np.array([np.cos(angle), np.sin(angle)])
+            centre = beside if rng.random() < 0.5 else rng.uniform((0, 0), (width, height))
+        share = cv2.GaussianBlur(share, (0, 0), 1)[..., None]
+        image = ground + share * (colour - ground) + rng.normal(0, 5, (height, width, 1))
+        pixels = np.clip(image, 0, 255).astype(np.uint8)
+        files[f"{name}/images/{name}.png"] = _png(pixels[..., ::-1])
+    return files
 
 
 # %% Characters of alphabets that nobody uses
