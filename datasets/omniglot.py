@@ -24,6 +24,7 @@ from datasets.files import wrong
 from datasets.photographs import Files
 
 DRAWINGS = 20  # of each character, one by each person
+VALIDATION_SHARE = 8  # one in so many alphabets is held back for validation
 WAYS = 20  # characters shown in a run, and as many drawings to be named
 SIDE = 105  # pixels of height and width
 
@@ -44,11 +45,11 @@ _LABELS = re.compile(r"(?:^|/)run\d+/class_labels\.txt$")
 
 
 class Run(NamedTuple):
-    """A run of the evaluation: which of the training images shows what a test image shows?"""
+    """A test: which of the training images shows what a test image shows?"""
 
-    training: np.ndarray  # np.uint8 (20, 105, 105): a drawing of each of 20 characters
-    test: np.ndarray  # np.uint8 (20, 105, 105): drawings of the same characters by another person
-    answers: np.ndarray  # np.int32 (20,): for each test image the index of the training image
+    training: np.ndarray  # np.uint8 (C, size, size): a drawing of each of C characters, often 20
+    test: np.ndarray  # np.uint8 (C, size, size): drawings of the same characters by another person
+    answers: np.ndarray  # np.int32 (C,): for each test image the index of the training image
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,22 +57,39 @@ class Characters:
     """Drawings of characters to learn from, and the runs of the evaluation."""
 
     name: str  # what the data is called wherever it shows
-    images: np.ndarray  # np.uint8 (C, 20, 105, 105): 255 for ink, 0 for paper
+    images: np.ndarray  # np.uint8 (C, 20, size, size): 255 for ink, 0 for paper
     alphabets: tuple[str, ...]
     alphabet: np.ndarray  # np.int32 (C,): the index of each character's alphabet
     names: tuple[str, ...]  # of the characters, such as "Greek/character01"
     runs: tuple[Run, ...]
 
+    @property
+    def held_back(self) -> np.ndarray:
+        """Tell which characters are for validation, bool (C,): whole alphabets."""
+        return (len(self.alphabets) - 1 - self.alphabet) % VALIDATION_SHARE == 0
+
+    @property
+    def validation_runs(self) -> tuple[Run, ...]:
+        """Each person's drawings of an alphabet that is held back, asked against another's."""
+        alphabets = np.unique(self.alphabet[self.held_back])
+        each = [self.images[self.alphabet == alphabet] for alphabet in alphabets]
+        pairs = [(some[:, i - 1], some[:, i]) for some in each for i in range(DRAWINGS)]
+        return tuple(Run(*pair, np.arange(len(pair[0]), dtype=np.int32)) for pair in pairs)
+
     def summary(self) -> str:
         """Describe the data in one line."""
         return (
             f"{self.name}: {len(self.images):,} characters of {len(self.alphabets)} alphabets, "
-            f"{DRAWINGS} drawings of each; {len(self.runs)} runs of {WAYS} other characters"
+            f"{DRAWINGS} drawings of each; {self.held_back.sum()} characters held back for "
+            f"validation; {len(self.runs)} test runs of {WAYS} others"
         )
 
 
 def load(
-    data: str = "full", data_dir: Path = Path("datasets/downloads"), small: bool = False
+    data: str = "full",
+    data_dir: Path = Path("datasets/downloads"),
+    small: bool = False,
+    size: int = SIDE,
 ) -> Characters:
     """Load Omniglot, or with "sample" drawn strokes, which need no network.
 
@@ -79,6 +97,7 @@ def load(
     it lies there, or else images_background.zip. If neither does, the two small sets are taken,
     images_background_small1 and 2, if both are there; if not, the archive is downloaded (9 MB).
     With `small` the small sets are used, and downloaded where need be (3 MB). all_runs is the runs.
+    All drawings are resized to `size` pixels of height and width.
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched or read; a character has more
@@ -97,15 +116,15 @@ def load(
     for path in sets:  # a character that both of the small sets have is taken once
         characters |= _characters(Files(path))
     characters = dict(sorted(characters.items()))
-    images = np.empty((len(characters), DRAWINGS, SIDE, SIDE), np.uint8)
+    images = np.empty((len(characters), DRAWINGS, size, size), np.uint8)
     for i, (files, drawings) in enumerate(tqdm(characters.values(), "characters", delay=2)):
-        images[i] = [_image(files, drawing) for drawing in drawings]
+        images[i] = [_image(files, drawing, size) for drawing in drawings]
     of_each = [character.split("/")[0] for character in characters]
     alphabets, alphabet = np.unique(of_each, return_inverse=True)
-    names = tuple(map(str, alphabets))
-    return Characters(
-        name, images, names, alphabet.astype(np.int32), tuple(characters), _read_runs(Files(runs))
-    )
+    if len(alphabets) < 2:
+        raise wrong(sets[0], f"it has only the alphabet {alphabets[0]}, and it takes two")
+    about = tuple(map(str, alphabets)), alphabet.astype(np.int32), tuple(characters)
+    return Characters(name, images, *about, _read_runs(Files(runs), size))
 
 
 def _folder(remote: RemoteFile, data_dir: Path) -> Path:
@@ -135,8 +154,8 @@ def _characters(files: Files) -> dict[str, tuple[Files, list[str]]]:
     return characters
 
 
-def _image(files: Files, name: str) -> np.ndarray:
-    """Read a drawing, np.uint8 (105, 105): 255 for ink, which is black in the file."""
+def _image(files: Files, name: str, size: int) -> np.ndarray:
+    """Read a drawing, np.uint8 (size, size): 255 for ink, which is black in the file."""
     try:
         image = 255 - pictures.decode(files.read(name))[..., 0]
     except ValueError as error:
@@ -144,17 +163,17 @@ def _image(files: Files, name: str) -> np.ndarray:
     if image.shape != (SIDE, SIDE):
         height, width = image.shape
         raise wrong(files.path, f"{name} has {width} x {height} pixels, expected {SIDE} x {SIDE}")
-    return image
+    return pictures.squared(image, size)
 
 
-def _read_runs(files: Files) -> tuple[Run, ...]:
-    runs = tuple(_run(files, name) for name in files.names if _LABELS.search(name))
+def _read_runs(files: Files, size: int) -> tuple[Run, ...]:
+    runs = tuple(_run(files, name, size) for name in files.names if _LABELS.search(name))
     if not runs:
         raise wrong(files.path, "it has no runs such as run01/class_labels.txt")
     return runs
 
 
-def _run(files: Files, labels: str) -> Run:
+def _run(files: Files, labels: str, size: int) -> Run:
     """Read the run of a class_labels.txt, whose lines are a test image and its training image."""
     folder = labels.removesuffix("class_labels.txt")
     names = {
@@ -175,7 +194,7 @@ def _run(files: Files, labels: str) -> Run:
         lacking = names["test"][answers.tolist().index(-1)]
         raise wrong(files.path, f"{labels} names no training image for {lacking}")
     return Run(
-        np.stack([_image(files, name) for name in names["training"]]),
-        np.stack([_image(files, name) for name in names["test"]]),
+        np.stack([_image(files, name, size) for name in names["training"]]),
+        np.stack([_image(files, name, size) for name in names["test"]]),
         answers,
     )

@@ -103,6 +103,10 @@ class Photographs:
         """Return the CRC-32 of the file."""
         return self.files.checksum(photograph.name)
 
+    def identify(self, chosen: Sequence[Photograph]) -> bytes:
+        """Return what changes with the content of some photographs, for stored features."""
+        return repr([self.checksum(photograph) for photograph in chosen]).encode()
+
 
 def read_photographs(data: Photographs, chosen: Sequence[Photograph], size: int) -> np.ndarray:
     """Read some photographs of a data set, np.uint8 (N, size, size, 3)."""
@@ -162,6 +166,27 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
     shown = ", ".join(class_names[:5]) + (" and more" if len(class_names) > 5 else "")
     name = f"{count:,} photographs of {shown}"
     return Photographs(name, class_names, files, train, validation, test, left_out, report)
+
+
+def load_pictures(path: Path, reports: Path) -> Photographs:
+    """Find all pictures of a folder, or a zip archive, at any depth; they are of one class.
+
+    Args:
+        path: the folder or the archive.
+        reports: the folder for a list of what is left out.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it that can be read.
+    """
+    files, report = Files(path), reports / f"{path.resolve().name}.pictures.json"
+    names = [name for name in files.names if not hidden(name)]
+    left_out = check(files, names, lambda _: "", report)
+    found = tuple(Photograph(name, 0) for name in names if name not in left_out)
+    if not found:
+        counts = f"{len(names):,} files found, {len(left_out):,} left out, listed in {report}"
+        raise DataError(f"{path.absolute()} has no picture that can be read ({counts})")
+    name = f"{len(found):,} pictures"
+    return Photographs(name, (path.name,), files, found, (), (), left_out, report)
 
 
 def split(
