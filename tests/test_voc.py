@@ -321,4 +321,6 @@ def test_the_real_blood_cells():
     found = bccd.load("full", DOWNLOADS)
     assert [len(part) for part in parts(found)] == [205, 87, 72]
     assert set(found.left_out.values()) == {"it has no area"} and len(found.left_out) == 2
+    labels = np.concatenate([p.labels for p in by_name(found).values()])
+    assert np.bincount(labels).tolist() == [4155 - 2, 372, 361]  # docs/data.md says so
     check_against_naive(found, lambda name: (BCCD / "BCCD" / name).read_text())
