@@ -98,36 +98,8 @@ def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhot
     """
     files = Files(path)
     top = _top(files)
-    images: dict[str, list[str]] = collections.defaultdict(list)
-    annotations = set()
-    for file in map(PurePosixPath, files.names):
-        if file.parent == top / "JPEGImages" and not photographs.hidden(file.name):
-            images[file.stem].append(str(file))
-        elif file.parent == top / "Annotations" and file.suffix == ".xml":
-            annotations.add(file.stem)
     sets = _sets(files, top)
-    names = [name for part in sets for name in part] or sorted({*images, *annotations})
-    left_out: dict[str, str] = {}
-    found: dict[str, tuple[BoxedPhotograph, list[str]]] = {}  # with the names of the boxes' classes
-    for name, count in tqdm(collections.Counter(names).items(), "boxes", leave=False, delay=2):
-        annotation = str(top / "Annotations" / f"{name}.xml")
-        try:
-            if count > 1:
-                raise ValueError(f"ImageSets names it {count} times")
-            if name not in annotations:
-                raise ValueError("it is missing")
-            if len(images[name]) != 1:
-                raise ValueError(f"there are {len(images[name])} files JPEGImages/{name}.*")
-            (picture,) = images[name]
-            width, height = _size(files, picture)
-            labels, boxes, faults = _boxes(files.read(annotation), width, height, class_names)
-        except (ValueError, DataError) as error:
-            left_out[annotation] = str(error)
-            continue
-        left_out |= {f"{annotation}, {box}": fault for box, fault in faults.items()}
-        array = np.array(boxes, np.float32).reshape(-1, 4)
-        none = np.zeros(0, np.int32)
-        found[name] = BoxedPhotograph(name, picture, width, height, array, none), labels
+    found, left_out = _read(files, top, [name for part in sets for name in part], class_names)
     used = [photograph.picture for photograph, _ in found.values()]
     left_out = photographs.check(files, used, lambda _: "", report, left_out)
     usable = {name: f for name, f in found.items() if f[0].picture not in left_out}
@@ -173,6 +145,47 @@ def _sets(files: Files, top: PurePosixPath) -> list[list[str]]:
         raise DataError(f"{files.path.absolute()} lacks {missing[0]}: {mend}")
     contents = [files.read(name).decode("utf-8-sig", "replace").splitlines() for name in lists]
     return [[line.strip() for line in lines if line.strip()] for lines in contents]
+
+
+def _read(
+    files: Files, top: PurePosixPath, names: list[str], class_names: Sequence[str]
+) -> tuple[dict[str, tuple[BoxedPhotograph, list[str]]], dict[str, str]]:
+    """Read the annotations of the photographs that are named, or of all.
+
+    Returns:
+        Photographs by name, their labels still missing, with the names of their boxes' classes; why
+        files and boxes are left out, by name.
+    """
+    images: dict[str, list[str]] = collections.defaultdict(list)
+    annotations = set()
+    for file in map(PurePosixPath, files.names):
+        if file.parent == top / "JPEGImages" and not photographs.hidden(file.name):
+            images[file.stem].append(str(file))
+        elif file.parent == top / "Annotations" and file.suffix == ".xml":
+            annotations.add(file.stem)
+    names = names or sorted({*images, *annotations})
+    left_out: dict[str, str] = {}
+    found: dict[str, tuple[BoxedPhotograph, list[str]]] = {}
+    for name, count in tqdm(collections.Counter(names).items(), "boxes", leave=False, delay=2):
+        annotation = str(top / "Annotations" / f"{name}.xml")
+        try:
+            if count > 1:
+                raise ValueError(f"ImageSets names it {count} times")
+            if name not in annotations:
+                raise ValueError("it is missing")
+            if len(images[name]) != 1:
+                raise ValueError(f"there are {len(images[name])} files JPEGImages/{name}.*")
+            (picture,) = images[name]
+            width, height = _size(files, picture)
+            labels, boxes, faults = _boxes(files.read(annotation), width, height, class_names)
+        except (ValueError, DataError) as error:
+            left_out[annotation] = str(error)
+            continue
+        left_out |= {f"{annotation}, {box}": fault for box, fault in faults.items()}
+        array = np.array(boxes, np.float32).reshape(-1, 4)
+        none = np.zeros(0, np.int32)
+        found[name] = BoxedPhotograph(name, picture, width, height, array, none), labels
+    return found, left_out
 
 
 def _size(files: Files, picture: str) -> tuple[int, int]:
