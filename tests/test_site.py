@@ -389,7 +389,7 @@ def test_a_figure_has_the_colours_of_a_theme_that_was_chosen_by_hand(browser, th
     browser.evaluate(f"document.body.dataset.theme = '{theme}'")
     figure = "document.querySelector('article img[src$=\".svg\"]')"
     wait_for(browser, f"{figure}.complete", "the figure does not load")
-    browser.evaluate(f"{figure}.scrollIntoView()")
+    browser.evaluate(f"{figure}.scrollIntoView({{behavior: 'instant'}})")
     place = browser.evaluate(f"(({{x, y, width, height}}) => [x, y, width, height])"
                              f"({figure}.getBoundingClientRect())")  # fmt: skip
     x, y, width, height = map(round, place)

@@ -68,7 +68,7 @@ def draw_gradients() -> None:
     """Draw both losses of probabilities and the lengths of their gradients over the logit."""
     z = np.linspace(-15, 10, 500)
     logits, targets = two_classes(z)
-    axes = drawing.panels(3)
+    axes = drawing.panels(3, (3.65, 3.1))
     for name, style in zip(list(LOSSES)[:2], ("-", "--"), strict=True):
         axes[0].plot(z, LOSSES[name](logits, targets), style, label=name)
         lengths = np.abs(gradient(LOSSES[name], logits, targets)[:, 0])

@@ -94,8 +94,9 @@ def save(figure: plt.Figure, name: str) -> Path:
     What is within a picture is told by `prefers-color-scheme` how the page around it looks.
     """
     path, file = folder / "images" / f"{name}.svg", io.StringIO()
-    with plt.rc_context({"svg.hashsalt": "notes"}):  # the same names within, each time
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])  # the same file each time
+    with plt.rc_context({"svg.hashsalt": "notes"}):  # and the same names in it
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     plt.close(figure)
     light, dark = (
         "".join(f"--{colour}:{pair[i]};" for colour, pair in COLOURS.items()) for i in range(2)
