@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -62,6 +63,17 @@ class BoxedPhotographs:
         boxes = sum(len(photograph.boxes) for part in parts.values() for photograph in part)
         left_out = f"{len(self.left_out):,} files or boxes left out ({self.report})"
         return f"{self.name}: {counts}; {boxes:,} boxes in all; {left_out}"
+
+    def read_all(
+        self, part: Sequence[BoxedPhotograph], width: int, height: int
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Read photographs, resized: np.uint8 (height, width, 3), boxes to scale, labels."""
+        results = []
+        for each in tqdm(part, "reading", leave=False, delay=2):
+            scale = np.array([width / each.width, height / each.height] * 2, np.float32)
+            image = cv2.resize(self.read(each), (width, height), interpolation=cv2.INTER_AREA)
+            results.append((image, each.boxes * scale, each.labels))
+        return results
 
     def read(self, photograph: BoxedPhotograph) -> np.ndarray:
         """Read a photograph as its pixels lie in the file, since these are what boxes refer to.

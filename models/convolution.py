@@ -1,5 +1,8 @@
 """A convolution with what usually goes with it; examples 05 and 06 write it out and explain it."""
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -33,3 +36,65 @@ class Convolution(tf.Module):
         if self.pool:
             x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
         return tf.nn.relu(self.norm(x, training))
+
+
+class Convolutions(tf.Module):
+    """Convolutions that follow one another."""
+
+    def __init__(self, rng: np.random.Generator, *channels: int, pool: tuple[int, ...] = ()):
+        """Make the variables.
+
+        Args:
+            rng: for the kernels.
+            channels: those that come in, then those that come out of each convolution.
+            pool: the numbers, from 0, of those that halve height and width.
+        """
+        super().__init__()
+        pairs = enumerate(itertools.pairwise(channels))
+        self.layers = [Convolution(*pair, rng, number in pool) for number, pair in pairs]
+
+    def __call__(self, x: tf.Tensor, training: bool) -> tf.Tensor:
+        """Map x, (N, H, W, channels), through all of them."""
+        for layer in self.layers:
+            x = layer(x, training)
+        return x
+
+
+def enlarge(x: tf.Tensor) -> tf.Tensor:
+    """Make four equal pixels of each: (N, H, W, C) to (N, 2 H, 2 W, C)."""
+    return tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+
+
+class TwoScales(tf.Module):
+    """What a detector sees of images, on a grid an eighth as fine: from near, and from further.
+
+    What is seen at half the grid's resolution is laid beside what is seen at the grid's, in the
+    simplest form of a feature pyramid (T.-Y. Lin et al. 2017, https://arxiv.org/abs/1612.03144).
+    """
+
+    channels = 96
+
+    def __init__(self, base: Callable[[tf.Tensor], tf.Tensor] | None, dtype: tf.DType, seed: int):
+        """Make the variables.
+
+        Args:
+            base: makes (N, H/8, W/8, 512) of images, and stays as it is; None: convolutions do.
+            dtype: of the arithmetic.
+            seed: of the kernels.
+        """
+        super().__init__()
+        rng, near = np.random.default_rng(seed), 512 if base else 96
+        self.base, self.dtype = base, dtype
+        self.near = Convolutions(rng, 48, 32, 32, 96, 96, pool=(2,))
+        self.far = Convolutions(rng, near, 128, 128, 128, pool=(0,))
+        self.both = Convolutions(rng, near + 128, self.channels, self.channels)
+
+    def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        """Map images (N, H, W, 3), 0 to 255, sides multiples of 16, to (N, H/8, W/8, 96)."""
+        if self.base:
+            near = tf.cast(self.base(images), self.dtype)
+        else:  # squares of 4 x 4 pixels become 48 channels
+            x = tf.nn.space_to_depth(tf.cast(images / 64 - 2, self.dtype), 4)
+            near = self.near(x, training)
+        far = self.far(near, training)
+        return self.both(tf.concat([near, enlarge(far)], axis=-1), training)

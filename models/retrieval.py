@@ -38,5 +38,5 @@ def cosines(
     )
     own = network.features(vgg16.preprocess(image[None], network.config.image_size))
     own = tf.math.l2_normalize(tf.cast(own, tf.float32), axis=1)
-    rows = tf.math.l2_normalize(stored[:, 0].astype(np.float32), axis=1)
+    rows = tf.math.l2_normalize(stored[:][:, 0].astype(np.float32), axis=1)
     return tf.linalg.matvec(rows, own[0]).numpy()

@@ -161,6 +161,13 @@ class VGG16(tf.Module):
             x = pool(self.block(number, x))  # (N, 112, 112, 64), ... (N, 14, 14, 512)
         return x
 
+    def block4(self, images: tf.Tensor) -> tf.Tensor:
+        """Compute block 4's last convolution, (N, H/8, W/8, 512), of images as they are."""
+        x = tf.cast(images - tf.constant(MEAN_RGB), self.dtype)
+        for number in range(1, 4):
+            x = pool(self.block(number, x))
+        return self.block(4, x)
+
     def upper_layers(self, pool4: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Compute all that comes after block 4 from its outputs, pooled, of any float type.
 

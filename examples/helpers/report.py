@@ -88,9 +88,10 @@ def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float
     names = list(dict.fromkeys(n.removeprefix("validation_") for n in history if n != "seconds"))
     figure, axes = plt.subplots(1, len(names), figsize=(10, 3.6), layout="constrained")
     for axis, name in zip(axes, names, strict=True):
-        for key, style, label in ((name, "o-", "training"), (f"validation_{name}", "s--", "")):
-            values = history.get(key, [])
-            axis.plot(range(1, len(values) + 1), values, style, label=label or "validation")
+        for key, style in ((name, "o-"), (f"validation_{name}", "s--")):
+            if values := history.get(key):
+                label = "training" if key == name else "validation"
+                axis.plot(range(1, len(values) + 1), values, style, label=label)
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -124,11 +125,11 @@ def plot_results(
 
 
 def plot_images(
-    images: Array, path: Path, title: str, captions: Sequence[str] = (), columns: int = 8
+    images: Array, path: Path, title: str, captions: Sequence[str] = (), columns: int = 8, inch=1.2
 ) -> Path:
-    """Show images in rows of `columns`, each below its caption."""
+    """Show images in rows of `columns`, of so many inches, each below its caption."""
     rows = max(1, -(-len(images) // columns))
-    size = (columns * 1.2, rows * (1.5 if captions else 1.05) + 0.6)
+    size = (columns * inch, rows * (inch * 0.88 + (0.45 if captions else 0)) + 0.6)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
