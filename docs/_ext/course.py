@@ -14,14 +14,18 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
+from typing import ClassVar
 
 import cells
 import results
 from cells import DOCS, ROOT, Example, Mention
 from docutils import nodes
+from pygments.lexer import RegexLexer
+from pygments.token import Comment, Name, Whitespace
 from sphinx.application import Sphinx
 
 REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
+LONGEST_PIECE = 32  # characters of code within a text that are never put on two lines
 
 
 def write(path: Path, text: str) -> None:
@@ -42,31 +46,59 @@ SAYS_LITTLE = {
 # %% Pages
 
 
-# What stands for itself in the prose of a cell; then what becomes a link, or code.
+# What stands for itself in the prose of a cell; then what becomes a link, a listing, or code.
 PROSE = re.compile(
-    r"^ {4}[^\n]*|```.*?^```|`[^`]*`|\$[^$]*\$|https?://\S+"
-    r"|(?P<words>[Ee]xample (?P<number>\d\d))\b"
+    r"```.*?^```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|https?://\S+"
+    r"|(?P<commands>(?:^ {4}[^\n]*\n?)+)"
+    r"|(?P<words>[Ee]xample)\s(?P<number>\d\d)\b"
     r"|(?P<results>docs/results\.md)"
     r"|(?P<script>\b(?:models|datasets|examples/helpers)/\w+\.py\b)"
+    r"|(?P<tied>(?<=\d)\s(?:x\s(?=\d)|(?=%)))"
     r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][a-z-]*"
-    r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]+_[a-z_]+\b)",
+    r"|(?<![\w/.])[\w.]*\.(?:ckpt|csv|h5|mat|npy|npz|png|proto|zip)\b"
+    r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]\w*_\w+\b|\bb?(?:u?int|float)(?:8|16|32|64)\b"
+    r"|\b(?:conv|fc|pool)\d\b|(?<![\w/])datasets/[\w/]+"
+    r"|\((?:[A-Z]|\d+),[\w, \n]*\))",
     re.MULTILINE | re.DOTALL,
 )
 
 
 def with_links(prose: str, examples: dict[str, Example]) -> str:
-    """Make links of what the prose of a cell names: examples, scripts; and code of code's names."""
+    """Make links of what the prose of a cell names: examples, scripts; and code of code's names.
+
+    Commands become listings; a space within 3 x 3, which gets its sign, or 5 % does not break.
+    """
 
     def replacement(found: re.Match) -> str:
+        if found["commands"]:
+            return f"```command\n{textwrap.dedent(found[0]).rstrip()}\n```\n"
         if found["number"] in examples:
-            return f"[{found['words']}]({examples[found['number']].path.stem}.md)"
+            name = f"{found['words']}\N{NO-BREAK SPACE}{found['number']}"
+            return f"[{name}]({examples[found['number']].path.stem}.md)"
         if found["results"]:
             return "[`docs/results.md`](../results.md)"
         if found["script"]:
             return f"[`{found[0]}`](/source/{found[0]}.md)"
+        if found["tied"]:
+            return "\N{NO-BREAK SPACE}" + "×\N{NO-BREAK SPACE}" * ("x" in found[0])
         return f"`{found[0]}`" if found["code"] else found[0]
 
     return PROSE.sub(replacement, prose)
+
+
+class CommandLexer(RegexLexer):
+    """Marks what must not be torn apart where a command is too long for its column."""
+
+    name = "Command"
+    flags = re.MULTILINE
+    tokens: ClassVar = {
+        "root": [
+            (r"^\S+", Name.Builtin),
+            (r"#.*", Comment.Single),
+            (r"\S+", Name),
+            (r"\s+", Whitespace),
+        ]
+    }
 
 
 def as_links(places: list[Mention]) -> str:
@@ -74,7 +106,8 @@ def as_links(places: list[Mention]) -> str:
     notes: dict[str, list[str]] = {}
     for place in places:
         page, anchor = f"../notes/{place.note}.md", cells.anchor(place.section)
-        sections = notes.setdefault(f"[{place.title}]({page})", [])
+        title = place.title.replace(" ", "\N{NO-BREAK SPACE}", 1)  # 10. Transfer learning
+        sections = notes.setdefault(f"[{title}]({page})", [])
         if place.section not in ("", "Exercises"):
             sections.append(f"[{place.section}]({page}#{anchor})")
     lines = [f"{note}: {', '.join(found)}" if found else note for note, found in notes.items()]
@@ -234,9 +267,18 @@ def describe(app: Sphinx, page: str, template: str, context: dict, tree: nodes.d
         return
 
 
+def keep_together(app: Sphinx, tree: nodes.document) -> None:
+    """Mark short pieces of code, such as the shape of a tensor, which no line shall break."""
+    for literal in tree.findall(nodes.literal):
+        if len(literal.astext()) <= LONGEST_PIECE:
+            literal["classes"].append("short")
+
+
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
     app.connect("html-page-context", describe, priority=900)  # after the theme
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_pages)
+    app.connect("doctree-read", keep_together)
+    app.add_lexer("command", CommandLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
