@@ -153,10 +153,10 @@ def numpy_logits(weights: Weights, images: Array) -> Array:
 # %% The network in PyTorch
 # PyTorch computes the same, with its axes in another order:
 #
-#                TensorFlow, NumPy            PyTorch
-#   images       (N, height, width, in)       (N, in, height, width)
-#   convolution  (height, width, in, out)     (out, in, height, width)
-#   dense        (in, out)                    (out, in)
+#                TensorFlow, NumPy          PyTorch
+#   images       (N, height, width, in)     (N, in, height, width)
+#   convolution  (height, width, in, out)   (out, in, height, width)
+#   dense        (in, out)                  (out, in)
 #
 # Beware of the dense layer. Its 1152 inputs are an image of 3 x 3 pixels and 128
 # channels in one row: here pixel by pixel, in PyTorch channel by channel. So its kernel

@@ -25,7 +25,7 @@ from pygments.token import Comment, Name, Whitespace
 from sphinx.application import Sphinx
 
 REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
-LONGEST_PIECE = 32  # characters of code within a text that are never put on two lines
+LONGEST_PIECE = 32  # characters of code within a text, if it is not to be put on two lines
 
 
 def write(path: Path, text: str) -> None:
@@ -53,7 +53,7 @@ PROSE = re.compile(
     r"|(?P<words>[Ee]xample)\s(?P<number>\d\d)\b"
     r"|(?P<results>docs/results\.md)"
     r"|(?P<script>\b(?:models|datasets|examples/helpers)/\w+\.py\b)"
-    r"|(?P<tied>(?<=\d)\s(?:x\s(?=\d)|(?=%)))"
+    r"|(?P<times>(?<=\d)\sx\s(?=\d))"
     r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][a-z-]*"
     r"|(?<![\w/.])[\w.]*\.(?:ckpt|csv|h5|mat|npy|npz|png|proto|zip)\b"
     r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]\w*_\w+\b|\bb?(?:u?int|float)(?:8|16|32|64)\b"
@@ -66,7 +66,7 @@ PROSE = re.compile(
 def with_links(prose: str, examples: dict[str, Example]) -> str:
     """Make links of what the prose of a cell names: examples, scripts; and code of code's names.
 
-    Commands become listings; a space within 3 x 3, which gets its sign, or 5 % does not break.
+    Commands become listings, and 3 x 3 gets its sign.
     """
 
     def replacement(found: re.Match) -> str:
@@ -79,8 +79,8 @@ def with_links(prose: str, examples: dict[str, Example]) -> str:
             return "[`docs/results.md`](../results.md)"
         if found["script"]:
             return f"[`{found[0]}`](/source/{found[0]}.md)"
-        if found["tied"]:
-            return "\N{NO-BREAK SPACE}" + "×\N{NO-BREAK SPACE}" * ("x" in found[0])
+        if found["times"]:
+            return " × "
         return f"`{found[0]}`" if found["code"] else found[0]
 
     return PROSE.sub(replacement, prose)
@@ -144,6 +144,32 @@ def example_page(example: Example, examples, mentions) -> str:
     return "\n".join(parts)
 
 
+PANELS = {
+    "audio": "Audio, a chirp to listen to, alone and under noise.",
+    "distributions": "Distributions, how weights and gradients are spread, step by step, in bands.",
+    "graphs": "Graphs, with network, loss and gradients as boxes that can be opened.",
+    "histograms": "Histograms, the same numbers as hills, one behind the other.",
+    "hparams": "HParams, six short runs with their settings and their accuracies.",
+    "images": "Images, the confusion matrix after an epoch; the slider leads to earlier ones.",
+    "pr_curves": "PR Curves, precision by recall for each digit, in validation and test.",
+    "profile": "Profile, on what a step has spent its time.",
+    "projector": "Projector, images as points in the last hidden layer, projected to three axes.",
+    "scalars": "Scalars, two runs' accuracies in one chart, and the learning rate as it falls.",
+    "text": "Text, how the run was made and what came of it.",
+    "timeseries": "Time Series, the curves and pictures of all runs on one page.",
+}
+CAPTIONS = {
+    "confusion_matrix": "Confusion matrix: a row for each true class, a column for each answer; "
+    "what is right lies on the diagonal.",
+    "learning_curves": "Learning curves: loss and accuracy by epoch, in training and validation.",
+    "worst_mistakes": "The mistakes of which the network was surest: what it says, what it is.",
+    "grad_cam": "Where the network looks: each image beside what in it speaks for the answer.",
+    "first_kernels": "The kernels of the first layer, as small colour images.",
+    "templates": "Templates: red pixels speak for a digit, blue ones against it.",
+    "picture": "A picture as the network was given it, and the likeliest class.",
+} | {panel: f"TensorBoard on sample data: {text}" for panel, text in PANELS.items()}
+
+
 def recorded_runs(number: str) -> str:
     """Return what the recorded runs of an example have printed and drawn."""
     parts = []
@@ -156,9 +182,9 @@ def recorded_runs(number: str) -> str:
         listing = f"```{{code-block}} text\n{output}\n```"
         parts.append(f":::{{container}} run-output\n{listing}\n:::\n")
         for picture in results.pictures_of(path):
-            what = picture.stem.removeprefix(path.stem.removesuffix("_default")).strip("_")
-            what = what.replace("_", " ").capitalize()
-            parts.append(f"![{what} of the run](../images/{picture.name})\n\n*{what}.*\n")
+            shown = [text for end, text in CAPTIONS.items() if picture.stem.endswith(end)]
+            text = shown[0] if shown else picture.stem.replace("_", " ")
+            parts.append(f"![{text}](../images/{picture.name})\n\n*{text}*\n")
     return "\n".join(parts)
 
 
@@ -268,10 +294,28 @@ def describe(app: Sphinx, page: str, template: str, context: dict, tree: nodes.d
 
 
 def keep_together(app: Sphinx, tree: nodes.document) -> None:
-    """Mark short pieces of code, such as the shape of a tensor, which no line shall break."""
+    """See to what no line shall break: short code, 5 %, 3 × 3, a formula and what touches it."""
     for literal in tree.findall(nodes.literal):
-        if len(literal.astext()) <= LONGEST_PIECE:
+        text = literal.astext()
+        longest = max(map(len, text.split()), default=0)
+        if longest > LONGEST_PIECE or isinstance(literal.parent, nodes.title):
+            literal["classes"].append("long")
+        elif len(text) <= LONGEST_PIECE:
             literal["classes"].append("short")
+    for text in list(tree.findall(nodes.Text)):
+        if not isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.math):
+            tied = re.sub(r"(?<=\d)\s(?=[%×])|(?<=×)\s(?=\d)", "\N{NO-BREAK SPACE}", text)
+            text.parent.replace(text, nodes.Text(tied))
+    for formula in list(tree.findall(nodes.math)):
+        line, place = formula.parent, formula.parent.index(formula)
+        near = [line[i] if 0 <= i < len(line) else "" for i in (place - 1, place + 1)]
+        left, right = (text if isinstance(text, nodes.Text) else "" for text in near)
+        before, start = re.fullmatch(r"(.*?)(\S*)", left, re.DOTALL).groups()
+        end, after = re.fullmatch(r"(\S*)(.*)", right, re.DOTALL).groups()
+        whole = nodes.inline("", "", nodes.Text(start), formula, nodes.Text(end))
+        whole["classes"].append("short")
+        parts = [nodes.Text(before), whole, nodes.Text(after)]
+        line[place - bool(left) : place + 1 + bool(right)] = parts
 
 
 def setup(app: Sphinx) -> dict:
