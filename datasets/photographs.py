@@ -103,6 +103,10 @@ class Photographs:
         """Return the CRC-32 of the file."""
         return self.files.checksum(photograph.name)
 
+    def identify(self, chosen: Sequence[Photograph]) -> bytes:
+        """Return what changes with the content of some photographs, for stored features."""
+        return repr([self.checksum(photograph) for photograph in chosen]).encode()
+
 
 def read_photographs(data: Photographs, chosen: Sequence[Photograph], size: int) -> np.ndarray:
     """Read some photographs of a data set, np.uint8 (N, size, size, 3)."""
@@ -128,13 +132,13 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
             photographs that can be read, which is named.
     """
     files = Files(path)
-    names = [name for name in files.names if not _hidden(name)]
+    names = [name for name in files.names if not hidden(name)]
     tops = {name.partition("/")[0] for name in names}
     skipped = len(tops) == 1 and files.archive and all(name.count("/") > 1 for name in names)
     depth = 1 if skipped else 0
     classes = {n.split("/")[depth] for n in names if n.count("/") > depth}
     if files.path.is_dir():  # one without any file is a class, too: it shall be named
-        classes |= {p.name for p in files.path.iterdir() if p.is_dir() and not _hidden(p.name)}
+        classes |= {p.name for p in files.path.iterdir() if p.is_dir() and not hidden(p.name)}
     class_names = tuple(sorted(classes))
 
     def problem(name: str) -> str:
@@ -142,7 +146,7 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
 
     left_out = check(files, names, problem, report)
     of_class: dict[str, list[str]] = {name: [] for name in class_names}
-    for name in sorted(set(names) - left_out.keys(), key=_mixed):
+    for name in set(names) - left_out.keys():
         of_class[name.split("/")[depth]].append(name)
     few = [f"{name!r} has {len(found)}" for name, found in of_class.items() if len(found) < LEAST]
     if len(classes) < 2:
@@ -155,9 +159,7 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
         raise DataError(f"{path}: {need}; {', '.join(few)} ({counts})")
     parts: list[list[Photograph]] = [[], [], []]
     for label, found in enumerate(of_class.values()):
-        tested = len(found) // TEST_SHARE
-        cut = tested + max(1, (len(found) - tested) // validation_share)
-        for part, some in zip(parts, (found[cut:], found[tested:cut], found[:tested]), strict=True):
+        for part, some in zip(parts, split(found, validation_share), strict=True):
             part.extend(Photograph(name, label) for name in some)
     train, validation, test = (tuple(sorted(p, key=lambda each: _mixed(each.name))) for p in parts)
     count = sum(map(len, parts))
@@ -166,7 +168,39 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
     return Photographs(name, class_names, files, train, validation, test, left_out, report)
 
 
-def _hidden(name: str) -> bool:
+def load_pictures(path: Path, reports: Path) -> Photographs:
+    """Find all pictures of a folder, or a zip archive, at any depth; they are of one class.
+
+    Args:
+        path: the folder or the archive.
+        reports: the folder for a list of what is left out.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it that can be read.
+    """
+    files, report = Files(path), reports / f"{path.resolve().name}.pictures.json"
+    names = [name for name in files.names if not hidden(name)]
+    left_out = check(files, names, lambda _: "", report)
+    found = tuple(Photograph(name, 0) for name in names if name not in left_out)
+    if not found:
+        counts = f"{len(names):,} files found, {len(left_out):,} left out, listed in {report}"
+        raise DataError(f"{path.absolute()} has no picture that can be read ({counts})")
+    name = f"{len(found):,} pictures"
+    return Photographs(name, (path.name,), files, found, (), (), left_out, report)
+
+
+def split(
+    names: Iterable[str], validation_share: int = VALIDATION_SHARE
+) -> tuple[list[str], list[str], list[str]]:
+    """Split names, by their checksums, into those for training, for validation and for the test."""
+    mixed = sorted(names, key=_mixed)
+    tested = len(mixed) // TEST_SHARE
+    cut = tested + max(1, (len(mixed) - tested) // validation_share)
+    return mixed[cut:], mixed[tested:cut], mixed[:tested]
+
+
+def hidden(name: str) -> bool:
+    """Tell whether a file is one of those that systems leave behind, such as ._NAME of macOS."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
@@ -175,7 +209,11 @@ def _mixed(name: str) -> str:
 
 
 def check(
-    files: Files, names: Sequence[str], problem: Callable[[str], str], report: Path
+    files: Files,
+    names: Sequence[str],
+    problem: Callable[[str], str],
+    report: Path,
+    known: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Return why files are left out, by name; from the report, if these files have not changed.
 
@@ -184,10 +222,11 @@ def check(
         names: those to check.
         problem: says what is wrong with a name: nothing, if it is right.
         report: the file to write, and to read again the next time.
+        known: why other files, or parts of files, are left out: it is listed, too.
     """
     state = [(name, problem(name), files.state(name)) for name in names]
     code = b"".join(Path(str(module)).read_bytes() for module in (__file__, pictures.__file__))
-    about = hashlib.sha256(repr(state).encode() + code).hexdigest()
+    about = hashlib.sha256(repr((state, known)).encode() + code).hexdigest()
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         before = json.loads(report.read_text())
         if before["about"] == about:
@@ -197,6 +236,7 @@ def check(
         found: Iterable[str] = pool.map(lambda n: problem(n) or _fault(files, n), names)
         bar = tqdm(found, f"checking {files.path.name}", len(names), leave=False, delay=2)
         left_out = {name: fault for name, fault in zip(names, bar, strict=True) if fault}
+    left_out |= known or {}
     content = {"left_out_count": len(left_out), "left_out": left_out, "about": about}
     with contextlib.suppress(OSError):  # a read-only folder: then check every time
         report.parent.mkdir(parents=True, exist_ok=True)

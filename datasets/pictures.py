@@ -1,5 +1,6 @@
 """A picture from a file in any format that Pillow opens: one's own, or one of a data set."""
 
+import contextlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -36,8 +37,10 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path.absolute()} cannot be read as a picture: {reason}") from error
 
 
-def decode(content: bytes, enough: int = ENOUGH) -> np.ndarray:
-    """Turn a file's content into a picture, upright, in colour; of an animation the first image.
+def decode(content: bytes, enough: int = ENOUGH, upright: bool = True) -> np.ndarray:
+    """Turn a file's content into a picture, in colour; of an animation the first image.
+
+    It comes out upright, or, unless `upright`, as its pixels lie in the file.
 
     What is transparent becomes white, as if it lay on paper; or black, where nothing could be seen
     on white. Pixels of 16 bits, or of floats, are brought to 8 bits. Height and width of a JPEG
@@ -49,21 +52,35 @@ def decode(content: bytes, enough: int = ENOUGH) -> np.ndarray:
     Raises:
         ValueError: it is no picture, a damaged or a huge one; the text says which, in one line.
     """
+    with _open(content) as opened:
+        opened.draft(None, (enough, enough))  # phones take 50 million pixels
+        # Cameras note how they were held.
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode == "F" or image.mode.startswith("I"):  # one number for a pixel
+            image = Image.fromarray(_eight_bits(np.asarray(image, np.float64), image.mode))
+        elif image.has_transparency_data:
+            image = image.convert("RGBA")
+            white, black = (Image.new("RGBA", image.size, name) for name in ("white", "black"))
+            on_white = Image.alpha_composite(white, image)
+            seen = on_white.convert("L").getextrema() != (255, 255)
+            image = on_white if seen else Image.alpha_composite(black, image)
+        return np.asarray(image.convert("RGB"))
+
+
+def size(content: bytes) -> tuple[int, int]:
+    """Return width and height of what lies in a file, without decoding it; errors as `decode`'s."""
+    with _open(content) as opened:
+        return opened.size
+
+
+@contextlib.contextmanager
+def _open(content: bytes) -> Iterator[Image.Image]:
+    """Open a picture; whatever fails with it becomes a ValueError of one line."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"it has more than {MAX_PIXELS:,} pixels: make it smaller first")
-            opened.draft(None, (enough, enough))  # phones take 50 million pixels
-            image = ImageOps.exif_transpose(opened)  # cameras note how they were held
-            if image.mode == "F" or image.mode.startswith("I"):  # one number for a pixel
-                image = Image.fromarray(_eight_bits(np.asarray(image, np.float64), image.mode))
-            elif image.has_transparency_data:
-                image = image.convert("RGBA")
-                white, black = (Image.new("RGBA", image.size, name) for name in ("white", "black"))
-                on_white = Image.alpha_composite(white, image)
-                seen = on_white.convert("L").getextrema() != (255, 255)
-                image = on_white if seen else Image.alpha_composite(black, image)
-            return np.asarray(image.convert("RGB"))
+            yield opened
     except UnidentifiedImageError as error:
         if content[4:8] == b"ftyp":
             raise ValueError("it is HEIC or a film, not a picture: export it as JPEG") from error

@@ -18,10 +18,14 @@ from PIL import Image
 from datasets.digits import like_mnist
 from datasets.drawings import CIFAR10_KINDS, FACE_KINDS, drawn_objects
 from datasets.files import fill
+from datasets.specimens import drawn_blood, drawn_characters, drawn_nuclei
 
 MNIST_NAME = "sample data: scikit-learn's handwritten digits"
 CIFAR10_NAME = "sample data: drawn objects"
 CATS_DOGS_NAME = "sample data: drawn cats and dogs"
+BCCD_NAME = "sample data: drawn blood cells"
+NUCLEI_NAME = "sample data: drawn nuclei"
+OMNIGLOT_NAME = "sample data: drawn characters"
 
 CIFAR10_RECORDS = 1000  # images in each of the six files that stand in for CIFAR-10's
 CATS_DOGS_COUNT = 500  # drawn faces of either kind
@@ -34,6 +38,7 @@ MNIST_TRAIN, MNIST_VALIDATION, MNIST_TEST = 1287, 256, 254
 
 _MNIST = [f"{a}-{b}-ubyte.gz" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")]
 _CIFAR10 = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt"]
+_OMNIGLOT = ["images_background.zip", "all_runs.zip"]
 
 
 def make_mnist(data_dir: Path) -> Path:
@@ -62,8 +67,29 @@ def make_cats_dogs(data_dir: Path) -> Path:
     return _make(data_dir, "cats_dogs", ["train.zip"], _cats_dogs_contents)
 
 
+def make_bccd(data_dir: Path) -> Path:
+    """Return a folder with an archive like BCCD's, of 120 drawings, made where it is missing.
+
+    A few of the boxes are wrong.
+    """
+    return _make(data_dir, "bccd", ["BCCD_Dataset-1.0.zip"], lambda: [_zipped(drawn_blood())])
+
+
+def make_nuclei(data_dir: Path) -> Path:
+    """Return a folder with a stage1_train.zip of 60 drawn images, made where it is missing."""
+    return _make(data_dir, "nuclei", ["stage1_train.zip"], lambda: [_zipped(drawn_nuclei())])
+
+
+def make_omniglot(data_dir: Path) -> Path:
+    """Return a folder with images_background.zip and all_runs.zip, drawn where they are missing.
+
+    There are five alphabets of 12 characters to learn from, and five others in the runs.
+    """
+    return _make(data_dir, "omniglot", _OMNIGLOT, _omniglot_contents)
+
+
 def _make(data_dir: Path, name: str, files: list[str], contents: Callable[[], list[bytes]]) -> Path:
-    names = "sample.py", "drawings.py", "drawings.svg", "digits.py"
+    names = "sample.py", "drawings.py", "drawings.svg", "digits.py", "specimens.py"
     content = b"".join(Path(__file__).with_name(each).read_bytes() for each in names)
     edition = hashlib.sha256(content).hexdigest()[:8]
 
@@ -118,11 +144,19 @@ def _cats_dogs_contents() -> list[bytes]:
         "train/dog.22.jpg": _encoded(picture.convert("CMYK")),
         "train/Thumbs.db": b"what Windows leaves behind",
     }
+    return [_zipped(members)]
+
+
+def _omniglot_contents() -> list[bytes]:
+    return [_zipped(members) for members in drawn_characters()]
+
+
+def _zipped(members: dict[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, member in members.items():
             archive.writestr(zipfile.ZipInfo(name), member)  # such a ZipInfo has a fixed date
-    return [content.getvalue()]
+    return content.getvalue()
 
 
 def _encoded(picture: Image.Image, form: str = "JPEG") -> bytes:

@@ -83,11 +83,8 @@ def remember(network, source, data: Photographs, parts, folder: Path, pool4: boo
         images = read_photographs(data, some, network.config.image_size)
         return [images, images[:, :, ::-1]]
 
-    def identify(some):
-        return repr([data.checksum(photograph) for photograph in some]).encode()
-
     source = source | {"views": "squares, as they are and mirrored"}
-    more = folder / "features", pool4, identify
+    more = folder / "features", pool4, data.identify
     return fixed_outputs(network, source, views, parts, *more)
 
 

@@ -57,6 +57,15 @@ def test_listings_run_and_print_what_stands_beside_them(number, capsys):
     assert [line for line in capsys.readouterr().out.splitlines() if line[0] == "["] == promised
 
 
+@pytest.mark.parametrize("number", range(1, 12))
+def test_maths_survive_the_markdown_of_github(number):
+    prose = re.sub(r"```.*?```|`[^`]*`", "", notes.text(number))
+    spans = re.findall(r"\$\$.*?\$\$|\$[^$]+\$", prose)
+    lost = r"\\[!-/:-@\[-`{-~]"  # of \, and \\ GitHub passes on a comma and a single backslash
+    italics = r"[)}\]]_\{.*[)}\]]_\{"  # what is between two such underscores
+    assert [span for span in spans if re.search(f"{lost}|{italics}", span)] == []
+
+
 def count(variables):
     return sum(int(tf.size(variable)) for variable in variables)
 

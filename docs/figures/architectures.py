@@ -41,16 +41,18 @@ ERRORS = [
     ("AlexNet", "1", "10 crops", 10, "validation", "18.2", "[2] table 2"),
     ("AlexNet", "5", "10 crops", 10, "test", "16.4", "[2] table 2"),
     ("AlexNet (a)", "7", "10 crops", None, "test", "15.3", "[2] table 2"),
-    ("VGG16", "1", "all, one size", None, "validation", "8.1", "[4] table 3"),
-    ("VGG16", "1", "all, three sizes", None, "validation", "7.5", "[4] table 4"),
-    ("VGG16", "1", "the same, 150 crops", None, "validation", "7.2", "[4] table 5"),
-    ("VGG19", "1", "all, one size", None, "validation", "8.0", "[4] table 3"),
-    ("VGG19", "1", "all, three sizes", None, "validation", "7.5", "[4] table 4"),
-    ("VGG19", "1", "all, three sizes", None, "test", "7.3", "[4] 4.2"),
-    ("VGG19", "1", "the same, 150 crops", None, "validation", "7.1", "[4] table 5"),
-    ("VGG19", "1", "the same, 150 crops", None, "test", "7.0", "[4] table 7"),
+    ("VGG16, S = 256", "1", "all, one size", None, "validation", "8.8", "[4] table 3"),
+    ("VGG16, jittered", "1", "all, one size", None, "validation", "8.1", "[4] table 3"),
+    ("VGG16, jittered", "1", "all, three sizes", None, "validation", "7.5", "[4] table 4"),
+    ("VGG16, jittered", "1", "the same, 150 crops", None, "validation", "7.2", "[4] table 5"),
+    ("VGG19, S = 256", "1", "all, one size", None, "validation", "9.0", "[4] table 3"),
+    ("VGG19, jittered", "1", "all, one size", None, "validation", "8.0", "[4] table 3"),
+    ("VGG19, jittered", "1", "all, three sizes", None, "validation", "7.5", "[4] table 4"),
+    ("VGG19, jittered", "1", "all, three sizes", None, "test", "7.3", "[4] 4.2"),
+    ("VGG19, jittered", "1", "the same, 150 crops", None, "validation", "7.1", "[4] table 5"),
+    ("VGG19, jittered", "1", "the same, 150 crops", None, "test", "7.0", "[4] table 7"),
     ("VGG (b)", "7", "all, three sizes", None, "test", "7.3", "[4] table 6"),
-    ("VGG16, VGG19", "2", "the same, 150 crops", None, "test", "6.8", "[4] table 6"),
+    ("VGG16 and 19, jittered", "2", "the same, 150 crops", None, "test", "6.8", "[4] table 6"),
     ("GoogLeNet", "1", "1 crop", 1, "validation", "10.07", "[5] table 3"),
     ("GoogLeNet", "1", "10 crops", 10, "validation", "9.15", "[5] table 3"),
     ("GoogLeNet", "1", "144 crops", 144, "validation", "7.89", "[5] table 3"),
@@ -235,11 +237,12 @@ def errors_table(counts: dict[str, Counts]) -> str:
     least = 7 * 144 * counts["GoogLeNet"].multiply_adds()
     return f"""{table(header, "lrllrrl", rows)}
 
-*Asked* is the number of networks whose answers are averaged. The multiply-adds are by our count,
-for one photograph, where only crops are seen. (a) Two of the seven have a sixth convolution and
-were trained on ImageNet's 22,000 classes before. (b) The competition's entry: configurations C, D
-and E. (c) One of the seven is wider; {7 * 144:,} passes take more than {least / 1e9:,.0f} · 10⁹
-multiply-adds. (d) Of different depths.
+*Asked* is the number of networks whose answers are averaged. VGG was trained on images of one size,
+S = 256, or with scale jittering. The multiply-adds are by our count, for one photograph, where only
+crops are seen. (a) Two of the seven have a sixth convolution and were trained on ImageNet's 22,000
+classes before. (b) The competition's entry: configurations C, D and E, some with jittering. (c) One
+of the seven is wider; {7 * 144:,} passes take more than {least / 1e9:,.0f} · 10⁹ multiply-adds. (d)
+Of different depths.
 """
 
 
@@ -290,7 +293,7 @@ Where the columns differ by more than rounding, the paper does not say why. What
 - *conv1* fits a separable convolution, which the authors describe for their next network ([3],
   appendix): 8 kernels of 7 x 7 for each colour, then 1 x 1 over their 24 outputs,
   make {separable:,} weights and {millions(112 * 112 * separable)} million multiply-adds.
-- *4c*: 463K weights at 14 x 14 places are {millions(196 * 463 * 1024)} million products, not the
+- *4c*: 463K weights at 14 x 14 positions are {millions(196 * 463 * 1024)} million products, not the
   100 of the same row.
 - *5a* fits about if the 1 x 1 before its 5 x 5 has 48 outputs in place of the 32 in the table:
   {wider[0] / 1024:,.0f}K and {millions(wider[1])} million. That is a guess.
@@ -308,7 +311,8 @@ In module 3a, the same large kernels without 1 x 1 convolutions before them woul
 def draw_networks(counts: dict[str, Counts]) -> plt.Figure:
     """Draw errors over multiply-adds; the area of a disc is the number of parameters."""
     one = {}  # what one network reaches on the validation images, from the least effort to the most
-    for network, networks, _, _, images, error, _ in ERRORS:
+    for row, networks, _, _, images, error, _ in ERRORS:
+        network = row.removesuffix(", jittered")  # VGG with one S is left out
         if network in counts and networks == "1" and images == "validation":
             one.setdefault(network, []).append(float(error))
     figure, axis = plt.subplots(figsize=(8, 4.6))

@@ -46,21 +46,21 @@ def origin(name: str, argv: Sequence[str]) -> dict:
 
 
 def finish(
-    folder: Path, metrics: dict, files: list[Path], argv: list[str] | None, minimum: float | None
+    folder: Path, metrics: dict, files: list, argv: Any, minimum: float | None, score: str = ""
 ) -> dict:
     """Write metrics.json, print the result and what was written, and check the `minimum`.
 
-    `folder` is models/<script name>; `metrics` has `test_accuracy`, `train_seconds` and `data`;
-    `files` were written before; `argv` is what main() was given. Returns metrics and `origin`.
+    `folder` is models/<script name>; `metrics` has `train_seconds`, `data` and the `score`, else
+    `test_accuracy`; `files` were written before; `argv` is main()'s. Returns metrics and `origin`.
     """
     metrics = metrics | origin(folder.name, sys.argv[1:] if argv is None else argv)
     write_json(folder / "metrics.json", metrics)
-    accuracy = metrics["test_accuracy"]
-    print(f"test accuracy {accuracy:.4f} on {metrics['data']}")
+    score, accuracy = score or "test accuracy", metrics[score or "test_accuracy"]
+    print(f"{score} {accuracy:.4f} on {metrics['data']}")
     print(f"{metrics['train_seconds']:.0f} s of training, {metrics['total_seconds']:.0f} s in all")
     print(*(f"wrote {shown(path)}" for path in (folder / "metrics.json", *files)), sep="\n")
     if minimum is not None and accuracy < minimum:
-        raise UserError(f"test accuracy {accuracy:.4f} is below --min-accuracy {minimum}")
+        raise UserError(f"{score} {accuracy:.4f} is below --min-accuracy {minimum}")
     return metrics
 
 
@@ -84,12 +84,13 @@ def save_figure(figure: plt.Figure, path: Path) -> Path:
 
 
 def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float]]) -> Path:
-    """Plot loss and accuracy by epoch, of training and validation."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        epochs = range(1, len(history[name]) + 1)
-        axis.plot(epochs, history[name], "o-", label="training")
-        axis.plot(epochs, history[f"validation_{name}"], "s--", label="validation")
+    """Plot loss and score by epoch, of training and validation, as far as they are known."""
+    names = list(dict.fromkeys(n.removeprefix("validation_") for n in history if n != "seconds"))
+    figure, axes = plt.subplots(1, len(names), figsize=(10, 3.6), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        for key, style, label in ((name, "o-", "training"), (f"validation_{name}", "s--", "")):
+            values = history.get(key, [])
+            axis.plot(range(1, len(values) + 1), values, style, label=label or "validation")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

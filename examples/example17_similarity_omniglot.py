@@ -1,0 +1,317 @@
+"""Example 17: similarity, or have I seen this before?
+
+You will learn how a network compares what it was never trained on: it maps images to
+points, *embeddings*, so that drawings of one character lie close together. Then one
+drawing is enough to recognise a new character. You will train it with prototypes, with
+triplets or with pairs, and find photographs that are like another one.
+
+    python examples/example17_similarity_omniglot.py                # downloads 10 MB
+    python examples/example17_similarity_omniglot.py --small        # 3 MB, a quarter
+    python examples/example17_similarity_omniglot.py --data sample  # offline
+    python examples/example17_similarity_omniglot.py --image PATH --photos FOLDER
+
+Prototypes are J. Snell, K. Swersky and R. Zemel's (2017,
+https://arxiv.org/abs/1703.05175), as is the shape of the network, which they have from
+O. Vinyals et al. (2016, https://arxiv.org/abs/1606.04080). Before this one: example 16,
+segmentation. After it: nothing yet. docs/results.md has the measured results.
+"""
+
+import functools
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
+from examples.helpers import cli, device, report  # isort: skip  # before TensorFlow
+import numpy as np
+import tensorflow as tf
+
+from datasets import cats_dogs, omniglot, photographs, pictures, pretrained
+from examples.helpers.run import Run
+from models import sample_vgg16, vgg16_files
+from models.augmentation import turn_resize_move
+from models.convolution import Convolution
+from models.retrieval import cosines
+from models.training import count_parameters, mean_loss, one_cycle
+
+NAME = Path(__file__).stem
+EPOCHS, STEPS, BATCH_SIZE = 10, 150, 200  # steps in an epoch; drawings in a step
+DRAWINGS = 5  # of each character in a batch: one is the prototype, the others ask
+LEARNING_RATE, WARM_UP = 5e-3, 0.1  # Adam's, at the peak; share of steps until then
+SIZE = 35  # pixels; a third of the drawings' 105
+ANGLE, ZOOM, SHIFT = 0.25, 0.15, 2  # radians, a logarithm, pixels: at most
+CHANNELS = (1, 32, 64, 64, 64)
+TEMPERATURE = 16  # squared distances from prototypes are divided by it
+MARGIN = 0.5  # by which others shall be farther away, where embeddings have length 1
+NEIGHBOURS = 8  # photographs that are shown as the most similar
+
+# %% Data
+# Omniglot (B. Lake et al., Science 2015, https://github.com/brendenlake/omniglot) has
+# many classes and few images of each, the opposite of MNIST: each character was drawn
+# by 20 people. Some alphabets are held back for validation, whole ones, since the
+# question is how well characters are told apart that were *not* there to learn from.
+#
+# Drawings that are turned by a quarter or mirrored show other characters, so that there
+# are eight times as many to learn from.
+
+
+def turned(drawings: np.ndarray) -> np.ndarray:
+    """Return drawings (C, 20, ...) as they are, turned and mirrored: (8 * C, 20, ...)."""
+    both = drawings, drawings[..., ::-1]
+    return np.concatenate([np.rot90(x, k, (2, 3)) for x in both for k in range(4)])
+
+
+# %% Episodes
+# A batch is a small test, an *episode*: some characters, a few drawings of each. They
+# are turned, resized and moved a little (example 04), and still show the same.
+
+
+def episode(drawings: np.ndarray, ways: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose drawings of some characters, uint8 (ways * DRAWINGS, SIZE, SIZE)."""
+    chosen = rng.permutation(len(drawings))[:ways]
+    return np.concatenate([drawings[i, rng.permutation(20)[:DRAWINGS]] for i in chosen])
+
+
+# %% Model
+# Four convolutions (models/convolution.py; example 06 writes them out), each of which
+# halves the image. What comes out, 2 x 2 x 64 numbers, is the embedding. There is no
+# layer with an output for each class: the classes to come are not known yet.
+
+
+class Network(tf.Module):
+    """The variables, and the way from drawings to embeddings, computed in `dtype`."""
+
+    def __init__(self, unit: bool, dtype: tf.DType, seed: int):
+        super().__init__()
+        rng, pairs = np.random.default_rng(seed), itertools.pairwise(CHANNELS)
+        self.unit, self.dtype = unit, dtype
+        self.layers = [Convolution(*pair, rng, pool=True) for pair in pairs]
+
+    @tf.function(reduce_retracing=True)
+    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Map uint8 (N, SIZE, SIZE) to float32 (N, 256), of length 1 if `unit`."""
+        x = tf.cast(images, self.dtype)[..., None] / 255  # (N, 35, 35, 1)
+        for layer in self.layers:
+            x = layer(x, training)  # (N, 17, 17, 32), ... (N, 2, 2, 64)
+        x = tf.reshape(tf.cast(x, tf.float32), [-1, np.prod(x.shape[1:])])
+        return tf.math.l2_normalize(x, axis=1) if self.unit else x
+
+
+# %% Prototypes
+# An episode is classified: the logits of a drawing $x$ say how near its embedding is to
+# each class's *prototype* $c_k$, here the embedding of the class's first drawing,
+#
+# $$z_k = -\lVert f(x) - c_k \rVert^2 / T$$
+#
+# and the loss is the cross-entropy of example 03. The temperature $T$ matters: squared
+# distances over 256 numbers are large, so that with $T = 1$ the softmax is sure of
+# itself before anything is learned.
+
+
+def squared_distances(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Return |x|^2 - 2 xy + |y|^2 for all pairs of rows, (N, F) and (M, F): (N, M)."""
+    lengths = tf.reduce_sum(x**2, axis=1)[:, None] + tf.reduce_sum(y**2, axis=1)
+    return tf.nn.relu(lengths - 2 * tf.matmul(x, y, transpose_b=True))
+
+
+def prototypes(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the loss, from the squared distances (N, N) of all drawings' embeddings."""
+    asks = tf.range(len(labels)) % DRAWINGS > 0
+    logits = -distances[asks][:, ::DRAWINGS] / TEMPERATURE
+    return mean_loss(logits, labels[asks])
+
+
+# %% Triplets and pairs
+# The *triplet loss* wants order: a drawing shall be nearer to the farthest one of its
+# own class than to the nearest one of another, by a margin. To take just these two is
+# A. Hermans et al.'s choice (2017, https://arxiv.org/abs/1703.07737). The *contrastive
+# loss* draws like ones together and pushes others apart until the margin is between
+# them (R. Hadsell et al., CVPR 2006). Note 9 has the formulas. Embeddings have length 1
+# here, or the margin would mean nothing.
+
+
+def triplet(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the mean loss of each drawing's hardest triplet."""
+    same = labels[:, None] == labels
+    farthest = tf.reduce_max(tf.where(same, distances, 0), axis=1)
+    nearest = tf.reduce_min(tf.where(same, np.inf, distances), axis=1)
+    return tf.reduce_mean(tf.nn.relu(farthest - nearest + MARGIN))
+
+
+def contrastive(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the mean loss of all like pairs plus that of all others."""
+    same = labels[:, None] == labels
+    near = tf.nn.relu(MARGIN - tf.sqrt(distances + 1e-9)) ** 2
+    return tf.reduce_mean(distances[same]) / 2 + tf.reduce_mean(near[~same]) / 2
+
+
+LOSSES = {loss.__name__: loss for loss in (prototypes, triplet, contrastive)}
+
+# %% Training step
+# How often a character's second drawing is nearest to its first one tells how far the
+# training has come, whatever the loss.
+
+
+def make_train_step(network: Network, optimizer, loss_of, ways: int):
+    """Return a compiled function that learns from an episode."""
+    labels = tf.repeat(tf.range(ways), DRAWINGS)
+
+    @tf.function
+    def train_step(images, seed, learning_rate):
+        images = turn_resize_move(images[..., None], seed, ANGLE, ZOOM, SHIFT)[..., 0]
+        optimizer.learning_rate.assign(learning_rate)
+        with tf.GradientTape() as tape:
+            x = network(images, training=True)
+            distances = squared_distances(x, x)
+            loss = loss_of(distances, labels)
+        weights = network.trainable_variables
+        optimizer.apply(tape.gradient(loss, weights), weights)
+        nearest = tf.argmin(distances[1::DRAWINGS, ::DRAWINGS], 1, tf.int32)
+        hits = nearest == tf.range(ways)
+        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(hits, tf.float32))}
+
+    return train_step
+
+
+# %% Evaluation
+# Omniglot's own test are 20 *runs* with characters of alphabets that are not in the
+# training data. In each, 20 drawings by one person are shown, then the same characters
+# by another: which is which? To guess in this *20-way one-shot classification* is wrong
+# in 95 % of the cases; to compare pixels is the least that one can do.
+
+
+def answer(embed, run: omniglot.Run) -> np.ndarray:
+    """Return for each test drawing of a run the index of the nearest one shown."""
+    shown, asked = embed(run.training), embed(run.test)
+    return squared_distances(asked, shown).numpy().argmin(axis=1)
+
+
+def one_shot_error(embed, runs) -> float:
+    """Return the share of wrong answers in runs; embed() makes rows of drawings."""
+    return float(np.mean(np.concatenate([answer(embed, r) != r.answers for r in runs])))
+
+
+# %% Pictures
+# t-SNE (L. van der Maaten, G. Hinton, JMLR 9, 2008) puts points of 256 dimensions on a
+# plane. It keeps who is whose neighbour, not how far apart strangers are.
+
+
+def plot_run(embed, run: omniglot.Run, path: Path) -> Path:
+    """Draw what is asked in a run above what is answered."""
+    answers, count = answer(embed, run), len(run.answers)
+    wrong = ["wrong" * bool(i) for i in answers != run.answers]
+    title = f"Example 17: asked, and answered ({wrong.count('wrong')} wrong)"
+    images = 255 - np.concatenate([run.test, run.training[answers]])
+    return report.plot_images(images, path, title, [""] * count + wrong, count)
+
+
+def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
+    """Draw all drawings of ten characters where their embeddings lie."""
+    from sklearn.manifold import TSNE  # here, since importing it takes a second
+
+    images = drawings[:10].reshape(-1, SIZE, SIZE)
+    points = TSNE(random_state=0).fit_transform(embed(images))
+    figure, axis = report.plt.subplots(figsize=(8, 8))
+    side = np.ptp(points, axis=0).max() / 20
+    for i, (x, y) in enumerate(points):
+        where, one = (x, x + side, y, y + side), np.full((SIZE, SIZE), i // 20)
+        axis.imshow(one, "tab10", alpha=images[i] / 255, vmin=0, vmax=9, extent=where)
+    axis.set(xticks=[], yticks=[], title="Example 17: characters never trained on")
+    axis.autoscale()
+    return report.save_figure(figure, path)
+
+
+# %% Photographs
+# What can tell a thousand classes apart knows what makes photographs alike. Here, VGG16
+# makes the embedding, 512 numbers (example 11). The most similar photograph is that
+# with the largest *cosine*: the scalar product of embeddings of length 1.
+
+
+def find_neighbours(args, dtype, folder: Path) -> dict:
+    """Find the photographs, of a folder or an archive, that are most like --image."""
+    if args.photos:
+        data = photographs.load_pictures(args.photos, args.data_dir / "photos")
+    else:
+        data = cats_dogs.load(args.data, args.data_dir, small=True)
+    kind, make = {"full": "blocks", "sample": "full"}, sample_vgg16.checkpoint
+    path = pretrained.find_vgg16(kind[args.data], args.data, args.data_dir, make)
+    network, source = vgg16_files.load(path, dtype, pooling=("max5",))
+    size, others = network.config.image_size, data.train + data.validation + data.test
+    read = functools.partial(photographs.read_photographs, data, size=size)
+    asked = pictures.squared(pictures.read_picture(args.image), size)
+    more = read, data.identify, folder / "features"
+    similarity = cosines(network, source, asked, others, *more)
+    found = [(others[i], similarity[i]) for i in np.argsort(-similarity)[:NEIGHBOURS]]
+    for photograph, cosine in found:
+        print(f"{cosine:8.3f}  {photograph.name}")
+    images = np.stack([asked, *read([photograph for photograph, _ in found])])
+    captions = ["asked", *(f"{cosine:.2f}" for _, cosine in found)]
+    title, page = "Example 17: the most similar photographs", folder / "neighbours.png"
+    print("wrote", cli.shown(report.plot_images(images, page, title, captions, 9)))
+    return {photograph.name: float(cosine) for photograph, cosine in found}
+
+
+# %% Run
+
+
+def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None:
+    """Train from where the run was left to the end of its last epoch."""
+    ways, known = args.batch_size // DRAWINGS, turned(data.images[~data.held_back])
+    train_step = make_train_step(network, optimizer, LOSSES[args.loss], ways)
+    for epoch in run:
+        for step in run.steps():
+            rng = np.random.default_rng([args.seed, epoch, step])
+            rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
+            images = episode(known, ways, rng)
+            run.record(train_step(images, tf.constant([args.seed, run.step]), rate))
+        error = one_shot_error(network, data.validation_runs)
+        run.validate({"validation_accuracy": 1 - error})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Train, evaluate, draw, and return the metrics; or find similar photographs."""
+    parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
+    add = parser.add_argument
+    add("--small", action="store_true", help="use the two small sets, 242 characters")
+    add("--loss", choices=LOSSES, default="prototypes")
+    add("--image", type=Path, metavar="PATH", help="find photographs like this one")
+    add("--photos", type=Path, metavar="PATH", help="among these: a folder, an archive")
+    args = parser.parse_args(argv)
+    dtype, folder = device.start(args.precision), args.models_dir / NAME
+    if args.image:
+        return find_neighbours(args, dtype, folder)
+    data = omniglot.load(args.data, args.data_dir, args.small, SIZE)
+    print(data.summary())
+    network = Network(args.loss != "prototypes", dtype, args.seed)
+    print(f"{count_parameters(network):,} parameters")
+    untrained = one_shot_error(network, data.runs)
+    pixels = one_shot_error(lambda x: x.reshape(len(x), -1) / 255.0, data.runs)
+    print(f"error: {pixels:.4f} by pixels, {untrained:.4f} by the untrained network")
+
+    optimizer = tf.keras.optimizers.Adam()
+    optimizer.build(network.trainable_variables)
+    settings = cli.settings(args, dtype, but=["photos"])
+    trained = {"network": network, "optimizer": optimizer}
+    more = args.epochs, STEPS, args.restart
+    run = Run(folder, settings, __file__, *more, **trained)
+    train(run, network, optimizer, data, args)
+
+    error = one_shot_error(network, data.runs)
+    metrics = settings | run.metrics(args.batch_size)
+    metrics |= {"data": data.name, "one_shot_error": error, "test_accuracy": 1 - error}
+    metrics |= {"error_of_pixels": pixels, "error_untrained": untrained}
+    metrics["parameters"] = count_parameters(network)
+    files = [report.plot_learning_curves(folder, NAME, metrics["history"])]
+    files.append(plot_run(network, data.runs[0], folder / "run.png"))
+    unseen = data.images[data.held_back]
+    files += [plot_plane(network, unseen, folder / "plane.png"), run.folder]
+    return report.finish(folder, metrics, files, argv, args.min_accuracy)
+
+
+# %% What to try next
+# * TEMPERATURE = 1: what becomes of the first losses, and of the error?
+# * --loss triplet, --loss contrastive: which needs more steps for the same error?
+# * Leave distort() out, or the episodes of one alphabet: which one is missed more?
+
+if __name__ == "__main__":
+    cli.run(main)
