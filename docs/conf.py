@@ -30,6 +30,7 @@ exclude_patterns = [
 
 # Notes and pages of examples are Markdown, with equations, and fences for columns.
 myst_enable_extensions = ["colon_fence", "dollarmath", "linkify"]
+myst_disable_syntax = ["myst_line_comment"]  # a line may begin with the % of a number
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 

@@ -25,7 +25,7 @@ from pygments.token import Comment, Name, Whitespace
 from sphinx.application import Sphinx
 
 REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
-LONGEST_PIECE = 32  # characters of code within a text, if it is not to be put on two lines
+LONGEST_PIECE, LONGEST_WORD = 32, 40  # characters of code in a text that stay on one line
 
 
 def write(path: Path, text: str) -> None:
@@ -54,7 +54,7 @@ PROSE = re.compile(
     r"|(?P<results>docs/results\.md)"
     r"|(?P<script>\b(?:models|datasets|examples/helpers)/\w+\.py\b)"
     r"|(?P<times>(?<=\d)\sx\s(?=\d))"
-    r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][a-z-]*"
+    r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][\w-]*"
     r"|(?<![\w/.])[\w.]*\.(?:ckpt|csv|h5|mat|npy|npz|png|proto|zip)\b"
     r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]\w*_\w+\b|\bb?(?:u?int|float)(?:8|16|32|64)\b"
     r"|\b(?:conv|fc|pool)\d\b|(?<![\w/])datasets/[\w/]+"
@@ -298,7 +298,7 @@ def keep_together(app: Sphinx, tree: nodes.document) -> None:
     for literal in tree.findall(nodes.literal):
         text = literal.astext()
         longest = max(map(len, text.split()), default=0)
-        if longest > LONGEST_PIECE or isinstance(literal.parent, nodes.title):
+        if longest > LONGEST_WORD or isinstance(literal.parent, nodes.title):
             literal["classes"].append("long")
         elif len(text) <= LONGEST_PIECE:
             literal["classes"].append("short")
