@@ -3,10 +3,12 @@
 The numbers themselves are tested note by note, in tests/test_note*.py.
 """
 
+import io
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -41,14 +43,26 @@ def test_the_command_runs_scripts_and_says_which_one_failed(tmp_path):
 
 def pictures_of(name, folder):
     """Return the pictures that a script has made in a folder like docs/."""
-    files = (folder / "images").glob("*.png")
+    files = (folder / "images").glob("*.svg")
     return {path.name: path for path in files if re.split(r"[_.]", path.name)[0] == name}
+
+
+def seen(browser, path):
+    """Return what a browser shows of a picture, grey (H, W)."""
+    browser.open(path.as_uri())
+    deadline = time.monotonic() + 30
+    while not browser.evaluate(
+        "document.contentType == 'image/svg+xml' && document.readyState == 'complete'"
+    ):
+        assert time.monotonic() < deadline, f"{path} does not load"
+        time.sleep(0.05)
+    return np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("L"), float)
 
 
 @pytest.mark.slow
 @pytest.mark.figures
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_what_lies_in_docs_is_what_the_script_makes(name, tmp_path):
+def test_what_lies_in_docs_is_what_the_script_makes(name, tmp_path, browser):
     if name in REAL_DATA and not REAL_DATA[name].exists():
         pytest.skip(f"needs the real data in {REAL_DATA[name]}")
     shutil.copytree(ROOT / "docs" / "notes", tmp_path / "notes")
@@ -60,8 +74,7 @@ def test_what_lies_in_docs_is_what_the_script_makes(name, tmp_path):
         assert texts[0] == texts[1], f"python docs/figures/{name}.py makes another {note.name}"
     made, kept = pictures_of(name, tmp_path), pictures_of(name, ROOT / "docs")
     assert set(made) == set(kept)
+    browser.resize(550, 400)  # as large as the largest
     for file, path in made.items():
-        images = [Image.open(each).convert("L") for each in (path, kept[file])]
-        new, old = (np.asarray(image, float) for image in images)
-        assert new.shape == old.shape, file
+        new, old = seen(browser, path), seen(browser, kept[file])
         assert np.abs(new - old).mean() < 3, f"{file} looks different"

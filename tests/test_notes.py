@@ -7,7 +7,6 @@ import numpy as np
 import programs
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from examples import (
     example03_mnist_mlp,
@@ -116,11 +115,15 @@ def test_settings_of_examples_that_notes_state():
 def test_figures_and_tables_are_written_where_notes_look_for_them(tmp_path, monkeypatch):
     drawing = programs.figures("drawing")
     monkeypatch.setattr(drawing, "folder", tmp_path)
-    figure, axis = drawing.plt.subplots()
-    axis.plot([0, 1])
-    picture = drawing.save(figure, "some_picture")
-    assert picture == tmp_path / "images" / "some_picture.png"
-    assert np.ptp(np.asarray(Image.open(picture).convert("L"))) > 100
+    texts = []
+    for _ in range(2):
+        figure, axis = drawing.plt.subplots()
+        axis.plot([0, 1], color=drawing.BLUE)
+        picture = drawing.save(figure, "some_picture")
+        texts.append(picture.read_text())
+    assert texts[0] == texts[1]  # no date, no random names
+    assert "stroke: var(--blue)" in texts[0]  # and not the light page's
+    assert picture == tmp_path / "images" / "some_picture.svg"
     table = drawing.table(["a", "b"], "lr", [["1", "2"]])
     (tmp_path / "notes").mkdir()
     note, other = tmp_path / "notes" / "1.md", tmp_path / "notes" / "2.md"

@@ -1,5 +1,6 @@
 """Checks the site: cells, links, notebooks; where it is built (docs/build.py), its pages."""
 
+import io
 import json
 import os
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import cells
+import numpy as np
 import pytest
+from PIL import Image
 from programs import ROOT
 
 from examples import example01_add_two_numbers as example01
@@ -139,7 +142,7 @@ def test_a_page_is_what_github_shows_too(page):
 def test_tables_and_pictures_of_notes_are_made_by_a_script_and_shown_or_tested():
     text = "".join(note.read_text() for note in NOTES)
     scripts = {path.stem for path in (DOCS / "figures").glob("*.py")} - {"__main__", "drawing"}
-    pictures = set(re.findall(r"\(\.\./images/(\w+)\.png\)", text))
+    pictures = set(re.findall(r"\(\.\./images/(\w+)\.\w+\)", text))
     shown = set(re.findall(r"^<!-- (\w+): made by", text, re.MULTILINE))
     makers = {name.partition("_")[0] for name in pictures | shown}
     assert {name for name in makers if not name.startswith("example")} <= scripts
@@ -387,6 +390,24 @@ def test_commands_and_short_code_are_not_torn_apart(browser):
     pieces = f"[...document.querySelectorAll('{pieces}')]"
     assert browser.evaluate(f"{pieces}.length") > 20
     assert browser.evaluate(f"{pieces}.every((e) => e.getClientRects().length == 1)")
+
+
+@built
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_figure_has_the_colours_of_a_theme_that_was_chosen_by_hand(browser, theme):
+    browser.resize(390, dark=theme == "light")  # the system's is the other one
+    open_page(browser, "notes/02_activation_functions.html")
+    browser.evaluate(f"document.body.dataset.theme = '{theme}'")
+    figure = "document.querySelector('article img[src$=\".svg\"]')"
+    wait_for(browser, f"{figure}.complete", "the figure does not load")
+    browser.evaluate(f"{figure}.scrollIntoView({{behavior: 'instant'}})")
+    place = browser.evaluate(f"(({{x, y, width, height}}) => [x, y, width, height])"
+                             f"({figure}.getBoundingClientRect())")  # fmt: skip
+    x, y, width, height = map(round, place)
+    shown = Image.open(io.BytesIO(browser.screenshot())).convert("L")
+    shades = np.asarray(shown.crop((x, y, x + width, y + height)), int)
+    ground, ink = (np.median(shades), np.abs(shades - np.median(shades)).max())
+    assert (ground > 200) == (theme == "light") and ink > 180
 
 
 @built

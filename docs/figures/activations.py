@@ -2,7 +2,7 @@
 
     python docs/figures/activations.py
 
-writes docs/images/activations_*.png and the tables activations_* of the notes. Deep networks are
+writes docs/images/activations_*.svg and the tables activations_* of the notes. Deep networks are
 measured before any training, on random inputs; what is trained here is trained on sample data,
 scikit-learn's handwritten digits, so that it takes seconds and comes out the same everywhere.
 """
@@ -10,8 +10,8 @@ scikit-learn's handwritten digits, so that it takes seconds and comes out the sa
 import itertools
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import BLUE, GREY, INK, ORANGE  # isort: skip
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
@@ -39,20 +39,18 @@ def derivative(function, x: np.ndarray) -> np.ndarray:
 def draw_curves() -> None:
     """Draw activation functions and their derivatives."""
     x = np.linspace(-5, 5, 1000)  # an even number: 0 is left out, where some have a corner
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3))
+    axes = drawing.panels(4)
     for (left, right), group in zip((axes[:2], axes[2:]), (FIRST, LATER), strict=True):
         for style, (name, function) in zip(STYLES, group.items(), strict=False):
             left.plot(x, function(x), style, label=name)
             right.plot(x, derivative(function, x), style, label=name)
         left.set(title="function", ylim=(-1.3, 4.3), xlabel="x")
-        right.set(title="derivative", ylim=(-0.25, 1.25), xlabel="x")
-        left.legend(fontsize=8, loc="upper left")
-    axes[1].axhline(0.25, color="grey", linewidth=0.8)
-    axes[1].text(-4.9, 0.28, "0.25", color="dimgrey", fontsize=8)
+        right.set(title="derivative", ylim=(-0.25, 1.95), xlabel="x")
+    axes[1].axhline(0.25, color=GREY, linewidth=0.8)
+    axes[1].text(-4.9, 0.28, "0.25", color=GREY)
     for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "activations_curves")
+        axis.legend(loc="upper left")
+    drawing.save_panels(axes, "activations_curves")
 
 
 # %% Numbers
@@ -204,27 +202,24 @@ def depth_table(results: dict) -> str:
 
 def draw_depth(results: dict) -> None:
     """Draw how differences between examples fade forward, and gradients backward."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
-    colours = {"sigmoid": "tab:orange", "tanh": "tab:blue", "ReLU": "black"}
+    axes = drawing.panels(2, (3.65, 3.7))
+    colours = {"sigmoid": ORANGE, "tanh": BLUE, "ReLU": INK}
     layers = np.arange(1, LAYERS + 1)
     for name, (spreads, lengths) in results.items():
-        colour = colours[name.split(",")[0]]
-        style = {"colour": colour, "style": "-" if name.endswith("Glorot") else "--"}
+        look = {"color": colours[name.split(",")[0]], "linestyle": "-", "label": name}
+        if name.endswith("He"):
+            look["linestyle"] = "--"
         if name == AS_TANH:
-            marks = {"color": colour, "marker": "o", "markersize": 3, "linestyle": ""}
-            axes[0].plot(layers, 2 * spreads, label=f"{name} (doubled)", **marks)
-            axes[1].plot(layers, lengths / lengths[-1], **marks)
-            continue
-        axes[0].semilogy(layers, spreads, style["style"], color=colour, label=name)
-        axes[1].semilogy(layers, lengths / lengths[-1], style["style"], color=colour)
-    axes[0].set(title="outputs: differences between examples", xlabel="layer")
-    axes[1].set(title="gradient, relative to the last layer", xlabel="layer")
+            look |= {"marker": "o", "markersize": 3, "linestyle": ""}
+            look["label"], spreads = f"{name} (doubled)", 2 * spreads
+        axes[0].semilogy(layers, spreads, **look)
+        axes[1].semilogy(layers, lengths / lengths[-1], **look | {"label": name})
+    axes[0].set(title="outputs: differences between examples")
+    axes[1].set(title="gradient, relative to the last layer")
     for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.set_ylim(1e-20, 1e2)
-    axes[0].legend(fontsize=8, loc="lower left")
-    figure.tight_layout()
-    drawing.save(figure, "activations_depth")
+        axis.set(xlabel="layer", ylim=(1e-20, 1e2))
+        axis.figure.legend(loc="outside lower center", ncols=2)
+    drawing.save_panels(axes, "activations_depth")
 
 
 # %% Training
@@ -365,19 +360,17 @@ def measure_dead(digits, kind: str, epochs: int = 10) -> tuple[np.ndarray, np.nd
 
 def draw_dead(results: dict) -> None:
     """Draw the share of units without a positive sum, and the accuracy, by learning rate."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    axes = drawing.panels(2)
     for (kind, (dead, right)), style in zip(results.items(), ("o-", "s--"), strict=True):
         share = dead[1].mean(axis=(0, 2)) + 0 * right.mean(axis=0)  # NaN where there is no network
-        axes[0].semilogx(DEAD_RATES, share, style, base=2, ms=4, label=kind)
-        axes[1].semilogx(DEAD_RATES, right.mean(axis=0), style, base=2, ms=4, label=kind)
+        axes[0].semilogx(DEAD_RATES, share, style, base=2, label=kind)
+        axes[1].semilogx(DEAD_RATES, right.mean(axis=0), style, base=2, label=kind)
     axes[0].set(title="units that are positive for no image", ylabel="share")
     axes[1].set(title="validation images, right answers", ylabel="share")
     for axis in axes:
         axis.set(xlabel="learning rate", xlim=(2**-4.3, 2**2.3), ylim=(-0.05, 1.05))
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
-    drawing.save(figure, "activations_dead")
+        axis.legend()
+    drawing.save_panels(axes, "activations_dead")
 
 
 def main() -> None:

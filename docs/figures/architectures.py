@@ -2,7 +2,7 @@
 
     python docs/figures/architectures.py
 
-writes the tables architectures* of the notes and docs/images/architectures*.png. Every count is
+writes the tables architectures* of the notes and docs/images/architectures*.svg. Every count is
 taken from the graph that TensorFlow builds of a network; only what papers have published is typed
 here, with its place.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import table  # isort: skip
+from drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, table  # isort: skip
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -315,20 +315,21 @@ def draw_networks(counts: dict[str, Counts]) -> plt.Figure:
         network = row.removesuffix(", jittered")  # VGG with one S is left out
         if network in counts and networks == "1" and images == "validation":
             one.setdefault(network, []).append(float(error))
-    figure, axis = plt.subplots(figsize=(8, 4.6))
-    for color, (network, errors) in zip(("C0", "C1", "C3", "C2"), one.items(), strict=True):
+    figure, axis = plt.subplots(figsize=(3.65, 3.4))
+    colours = (BLUE, ORANGE, PURPLE, GREEN)
+    for color, (network, errors) in zip(colours, one.items(), strict=True):
         found = counts[network]
-        x, area = found.multiply_adds() / 1e9, found.parameters / 1e6 * 25  # in square points
+        x, area = found.multiply_adds() / 1e9, found.parameters / 1e6 * 8  # in square points
         axis.scatter(x, errors[-1], s=area, color=color, alpha=0.35, linewidth=0)
         axis.plot([x] * len(errors), errors, ".-", color=color, linewidth=1)
         text = f"{network}\n{found.parameters / 1e6:.1f} M\nparameters"
         beside = max((area / np.pi) ** 0.5, 5) + 4  # points from the disc's middle to its edge
-        place = {"xytext": (0, -beside), "textcoords": "offset points", "ha": "center", "va": "top"}
-        axis.annotate(text, (x, errors[-1]), fontsize=9, **place)
-    axis.set(xlim=(-2, 23), ylim=(0, 21))
+        above = network == "VGG16"  # its neighbour's text is below
+        place = {"xytext": (0, beside if above else -beside), "va": "bottom" if above else "top"}
+        axis.annotate(text, (x, errors[-1]), textcoords="offset points", ha="center", **place)
+    axis.set(xlim=(-2.5, 24), ylim=(0, 21))
     axis.set_xlabel("multiply-adds for one crop, 10⁹")
     axis.set_ylabel("top-5 error of one network,\nvalidation images of ImageNet, %")
-    axis.grid(alpha=0.3)
     return figure
 
 
@@ -336,39 +337,39 @@ def draw_inception(module: str = "3a", inputs: int = 192) -> plt.Figure:
     """Draw an inception module with its numbers of channels."""
     one, reduce3, three, reduce5, five, projection = inception_v1.MODULES[module]
     branches = [
-        ("C0", None, ("1 × 1", one)),
-        ("C1", ("1 × 1 convolution", reduce3), ("3 × 3", three)),
-        ("C3", ("1 × 1 convolution", reduce5), ("5 × 5", five)),
-        ("C2", ("3 × 3 max pooling", inputs), ("1 × 1", projection)),
+        (BLUE, None, ("1 × 1", inputs, one)),
+        (ORANGE, ("1 × 1\nconvolution", inputs, reduce3), ("3 × 3", reduce3, three)),
+        (PURPLE, ("1 × 1\nconvolution", inputs, reduce5), ("5 × 5", reduce5, five)),
+        (GREEN, ("3 × 3\nmax pooling", inputs, inputs), ("1 × 1", inputs, projection)),
     ]
-    figure, axis = plt.subplots(figsize=(8, 4.6))
-    axis.set(xlim=(0, 8), ylim=(0, 4.4))
+    figure, axis = plt.subplots(figsize=(3.65, 3.6))
+    axis.set(xlim=(0, 7.55), ylim=(-0.5, 6.1))
     axis.axis("off")
 
-    def box(x, y, width, text, color):
-        axis.add_patch(plt.Rectangle((x, y), width, 0.6, color=color, alpha=0.3, linewidth=0))
-        axis.text(x + width / 2, y + 0.3, text, ha="center", va="center", fontsize=9)
+    def box(x, y, width, height, text, color):
+        axis.add_patch(plt.Rectangle((x, y), width, height, color=color, alpha=0.3, linewidth=0))
+        axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8.5)
 
     def arrow(start, end):
-        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.4"})
+        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": GREY})
 
-    box(0.2, 3.7, 7.6, f"28 × 28 pixels, {inputs} channels", "0.6")
-    left, total = 0.2, inception_v1.outputs(module)
+    box(0, 5.5, 7.55, 0.6, f"28 × 28 pixels, {inputs} channels", GREY)
+    left, total = 0.0, inception_v1.outputs(module)
     for column, (color, before, last) in enumerate(branches):
-        x = 0.2 + 1.95 * column
-        middle = x + 0.875
+        x = 1.9 * column
+        middle = x + 0.925
         if before:
-            arrow((middle, 3.7), (middle, 3.12))
-            box(x, 2.5, 1.75, "{}\n{} channels".format(*before), color)
-            arrow((middle, 2.5), (middle, 1.92))
+            arrow((middle, 5.5), (middle, 4.82))
+            box(x, 3.6, 1.85, 1.2, "{}\n{} → {}".format(*before), color)
+            arrow((middle, 3.6), (middle, 2.92))
         else:
-            arrow((middle, 3.7), (middle, 1.92))
-        box(x, 1.3, 1.75, "{} convolution\n{} channels".format(*last), color)
-        width = 7.6 * last[1] / total
-        arrow((middle, 1.3), (left + width / 2, 0.72))
-        box(left, 0.1, width, str(last[1]), color)
+            arrow((middle, 5.5), (middle, 2.92))
+        box(x, 1.7, 1.85, 1.2, "{}\nconvolution\n{} → {}".format(*last), color)
+        width = 7.55 * last[2] / total
+        arrow((middle, 1.7), (left + width / 2, 0.62))
+        box(left, 0, width, 0.6, str(last[2]), color)
         left += width
-    axis.text(4, -0.12, f"28 × 28 pixels, {total} channels", ha="center", va="center", fontsize=9)
+    axis.text(3.78, -0.3, f"28 × 28 pixels, {total} channels", ha="center", va="center")
     return figure
 
 

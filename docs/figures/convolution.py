@@ -2,7 +2,7 @@
 
     python docs/figures/convolution.py
 
-writes docs/images/convolution_*.png and the tables convolution_* of the notes. What is trained is
+writes docs/images/convolution_*.svg and the tables convolution_* of the notes. What is trained is
 trained on sample data, scikit-learn's handwritten digits; the photograph is the one of Grace Hopper
 (U.S. Navy, public domain) that matplotlib brings along.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import GREY, INK, ORANGE  # isort: skip
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -92,33 +93,22 @@ def draw_padding() -> None:
         ("SAME", *same_padding(size, kernel, stride)),
         ("one zero on each side", 1, 1),
     )
-    figure, axes = plt.subplots(1, 3, figsize=(9, 1.9))
+    axes = drawing.panels(3, (3.65, 1.4))
     for axis, (name, before, after) in zip(axes, kinds, strict=True):
         for place in range(-before, size + after):
             inside = 0 <= place < size
-            axis.add_patch(
-                plt.Rectangle(
-                    (place, 0),
-                    1,
-                    1,
-                    facecolor="tab:blue" if inside else "white",
-                    alpha=0.35 if inside else 1,
-                    edgecolor="black",
-                    hatch=None if inside else "////",
-                )
-            )
+            look = {"fill": False} if inside else {"facecolor": GREY, "alpha": 0.5}
+            axis.add_patch(plt.Rectangle((place, 0), 1, 1, edgecolor=INK, **look))
             text = f"$x_{place}$" if inside else "0"
-            box = None if inside else {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axis.text(place + 0.5, 0.5, text, ha="center", va="center", bbox=box)
+            axis.text(place + 0.5, 0.5, text, ha="center", va="center")
         for number in range((size + before + after - kernel) // stride + 1):
             start, height = number * stride - before, -0.45 - 0.4 * number
-            axis.plot([start + 0.08, start + kernel - 0.08], [height] * 2, "k", linewidth=3)
+            axis.plot([start + 0.08, start + kernel - 0.08], [height] * 2, color=INK, linewidth=3)
             centre = start + kernel / 2
-            axis.plot([centre], [height], "o", color="tab:orange", markersize=6, zorder=3)
+            axis.plot([centre], [height], "o", color=ORANGE, markersize=7, zorder=3)
         axis.set(xlim=(-1.2, 7.2), ylim=(-1.7, 1.1), title=name)
         axis.axis("off")
-    figure.tight_layout()
-    drawing.save(figure, "convolution_padding")
+    drawing.save_panels(axes, "convolution_padding")
 
 
 # %% A convolution in numbers
@@ -150,43 +140,33 @@ def draw_array(axis, array: np.ndarray, title: str, limit: float) -> None:
     for (row, column), value in np.ndenumerate(array):
         colour = "white" if value < -limit / 2 else "black"
         text = f"{value:g}".replace("-", "\N{MINUS SIGN}")
-        axis.text(column, row, text, ha="center", va="center", color=colour)
-    middle = (len(array) - 1) / 2
-    axis.set(ylim=(middle + 3.1, middle - 3.8))  # as high for all, so that squares are equal
-    axis.text((array.shape[1] - 1) / 2, -0.8, title, ha="center")
-    height, width = array.shape
-    axis.add_patch(
-        plt.Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor="black", clip_on=False)
-    )
-    axis.axis("off")
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
+    axis.set(title=title, xticks=[], yticks=[])
 
 
 def draw_box(axis, row: float, column: float, height: int, width: int) -> None:
     """Draw a thick frame around some of an array's squares."""
     corner = (column - 0.5, row - 0.5)
-    axis.add_patch(
-        plt.Rectangle(corner, width, height, fill=False, edgecolor="tab:orange", linewidth=3)
-    )
+    axis.add_patch(plt.Rectangle(corner, width, height, fill=False, edgecolor=ORANGE, linewidth=3))
 
 
 def draw_numbers() -> None:
     """Draw an image, a kernel, their convolution, and what max pooling leaves of it."""
     answers = correlate(STROKE, EDGE)
     pooled = tf.nn.max_pool2d(answers[None, :, :, None], 2, 2, "VALID")[0, :, :, 0].numpy()
-    figure, axes = plt.subplots(1, 4, figsize=(9, 3), width_ratios=[6, 3.4, 4, 3.4])
-    for axis, array, title, limit in zip(
-        axes,
-        (STROKE, EDGE, answers, pooled),
-        ("image", "kernel", "convolution", "max pooling"),
-        (9, 1, 27, 27),
-        strict=True,
+    axes = []
+    for array, title, limit in (
+        (STROKE, "image", 9),
+        (EDGE, "kernel", 1),
+        (answers, "convolution", 27),
+        (pooled, "max pooling", 27),
     ):
-        draw_array(axis, array, title, limit)
+        axes += drawing.panels(1, (0.33 * len(array) + 0.1, 0.33 * len(array) + 0.3))
+        draw_array(axes[-1], array, title, limit)
     row, column = WINDOW
     draw_box(axes[0], row, column, 3, 3)
     draw_box(axes[2], row, column, 1, 1)
-    figure.tight_layout()
-    drawing.save(figure, "convolution_numbers")
+    drawing.save_panels(axes, "convolution_numbers")
 
 
 # %% What kernels do
@@ -211,21 +191,20 @@ KERNELS = {
 def draw_kernels() -> None:
     """Draw a photograph and what four kernels make of it."""
     image = photograph()
-    figure, axes = plt.subplots(1, 5, figsize=(9, 2.6))
-    axes[0].imshow(image, cmap=GREYS, vmin=0, vmax=1, interpolation="nearest")
+    axes = drawing.panels(5, (1.48, 2.2))
+    axes[0].imshow(image, cmap=GREYS, vmin=0, vmax=1, interpolation="bilinear")
     axes[0].set_title("photograph")
     for axis, (name, kernel) in zip(axes[1:], KERNELS.items(), strict=True):
         low, high = (-2, 2) if kernel.sum() == 0 else (0, 1)  # without a sum: zero is mid-grey
         answers = correlate(image, kernel)
-        axis.imshow(answers, cmap=GREYS, vmin=low, vmax=high, interpolation="nearest")
+        axis.imshow(answers, cmap=GREYS, vmin=low, vmax=high, interpolation="bilinear")
         rows = [" ".join(f"{weight:g}" for weight in row) for row in kernel]
         text = "1/25, 25 times" if len(kernel) == 5 else "\n".join(rows)
         axis.set_title(name)
-        axis.set_xlabel(text.replace("-", "\N{MINUS SIGN}"), fontsize=9)
+        axis.set_xlabel(text.replace("-", "\N{MINUS SIGN}"))
     for axis in axes:
-        axis.set(xticks=[], yticks=[])
-    figure.tight_layout()
-    drawing.save(figure, "convolution_kernels")
+        axis.set(xticks=[], yticks=[], anchor="N")
+    drawing.save_panels(axes, "convolution_kernels")
 
 
 # %% Weights and multiply-adds
@@ -337,18 +316,15 @@ def accuracies_when_moved(seed: int = 0) -> dict[str, list[float]]:
 
 def draw_moved() -> None:
     """Draw how well three networks read digits that are moved."""
-    figure, axis = plt.subplots(figsize=(7.5, 3.2))
+    figure, axis = plt.subplots(figsize=(3.65, 3.4))
     for (name, values), style in zip(
         accuracies_when_moved().items(), ("o-", "s--", "^-."), strict=True
     ):
         axis.plot(MOVES, [100 * value for value in values], style, label=name)
-    axis.axhline(10, color="grey", linestyle=":", label="chance")
-    axis.set(xlabel="pixels by which the test digits are moved to the right")
-    axis.set(ylabel="right answers (%)")
-    axis.set(xticks=MOVES, ylim=(0, 100))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower center")
-    figure.tight_layout()
+    axis.axhline(10, color=GREY, linestyle=":", label="chance")
+    axis.set(xlabel="pixels by which test digits are moved to the right")
+    axis.set(ylabel="right answers (%)", xticks=MOVES, ylim=(0, 100))
+    figure.legend(loc="outside lower center")
     drawing.save(figure, "convolution_moved")
 
 
@@ -462,26 +438,24 @@ def effective_side(shares: np.ndarray, share: float = 0.95) -> int:
 def draw_receptive_field() -> None:
     """Draw which pixels matter to a unit behind several 3x3 convolutions."""
     maps = {depth: influence(depth) for depth in DEPTHS}
-    figure, axes = plt.subplots(1, 4, figsize=(10, 2.5), width_ratios=[1, 1, 1, 1.4])
+    axes = [*drawing.panels(3, (1.78, 2.0)), *drawing.panels(1)]
     for axis, depth in zip(axes, (4, 8, 32), strict=False):
         axis.imshow(np.sqrt(maps[depth] / maps[depth].max()), cmap="gray", vmin=0, vmax=1)
         side = effective_side(maps[depth])
         middle = depth - side // 2
         draw_box(axis, middle, middle, side, side)
-        axis.set_title(f"{depth} layers: {2 * depth + 1} x {2 * depth + 1} pixels", fontsize=9)
+        axis.set_title(f"{depth} layers:\n{2 * depth + 1} × {2 * depth + 1} pixels")
         axis.set(xticks=[], yticks=[])
     depths = np.array(DEPTHS)
     sides = [effective_side(maps[depth]) for depth in DEPTHS]
     axes[3].loglog(depths, 2 * depths + 1, "o-", label="receptive field", base=2)
-    axes[3].loglog(depths, sides, "s--", color="tab:orange", label="with 95 % of the sum", base=2)
-    axes[3].loglog(depths, 3.7 * np.sqrt(depths), "k:", label="$3.7\\sqrt{L}$", base=2)
+    axes[3].loglog(depths, sides, "s--", label="with 95 % of the sum", base=2)
+    axes[3].loglog(depths, 3.7 * np.sqrt(depths), ":", c=INK, label="$3.7\\sqrt{L}$", base=2)
     axes[3].set(xlabel="layers $L$", ylabel="side (pixels)", xticks=DEPTHS)
     for coordinate in (axes[3].xaxis, axes[3].yaxis):
         coordinate.set_major_formatter("{x:g}")
-    axes[3].legend(fontsize=8)
-    axes[3].grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "convolution_receptive_field")
+    axes[3].legend()
+    drawing.save_panels(axes, "convolution_receptive_field")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python docs/figures/crossentropy.py
 
-writes docs/images/crossentropy_*.png and the tables crossentropy_* of the notes. What is trained
+writes docs/images/crossentropy_*.svg and the tables crossentropy_* of the notes. What is trained
 here is trained on sample data, scikit-learn's handwritten digits, so that it takes seconds and
 comes out the same everywhere.
 """
@@ -10,6 +10,7 @@ comes out the same everywhere.
 from collections.abc import Callable
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import GREY  # isort: skip
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -67,7 +68,7 @@ def draw_gradients() -> None:
     """Draw both losses of probabilities and the lengths of their gradients over the logit."""
     z = np.linspace(-15, 10, 500)
     logits, targets = two_classes(z)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2))
+    axes = drawing.panels(3, (3.65, 3.1))
     for name, style in zip(list(LOSSES)[:2], ("-", "--"), strict=True):
         axes[0].plot(z, LOSSES[name](logits, targets), style, label=name)
         lengths = np.abs(gradient(LOSSES[name], logits, targets)[:, 0])
@@ -77,14 +78,10 @@ def draw_gradients() -> None:
     axes[1].set(title="size of the gradient")
     axes[2].set(title="the same, logarithmic")
     for axis in axes:
-        axis.set(xlabel="logit of the right class, z")
-        axis.axvline(0, color="grey", linewidth=0.8)
-        axis.grid(alpha=0.3)
-    axes[0].text(-14, 0.6, "wrong", color="dimgrey")
-    axes[0].text(5, 0.6, "right", color="dimgrey")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    drawing.save(figure, "crossentropy_gradients")
+        axis.set(xlabel="wrong ←  logit of the right class, z  → right")
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        axis.figure.legend(loc="outside lower center")
+    drawing.save_panels(axes, "crossentropy_gradients")
 
 
 # %% Overflow
@@ -154,7 +151,7 @@ def losses_over_gap(gaps: np.ndarray, smoothing: float) -> np.ndarray:
 def draw_smoothing() -> None:
     """Draw the loss over the gap between the right logit and the others."""
     gaps = np.linspace(-2, 12, 500)
-    figure, axis = plt.subplots(figsize=(6, 3))
+    figure, axis = plt.subplots()
     for smoothing, style in ((0.0, "-"), (0.1, "--"), (0.2, "-.")):
         line = axis.plot(
             gaps, losses_over_gap(gaps, smoothing), style, label=f"smoothing {smoothing:g}"
@@ -163,9 +160,7 @@ def draw_smoothing() -> None:
             gap = np.array([best_gap(smoothing)])
             axis.plot(gap, losses_over_gap(gap, smoothing), "o", color=line[0].get_color())
     axis.set(xlabel="right logit, above all others by", ylabel="loss", ylim=(0, 4))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
+    axis.legend()
     drawing.save(figure, "crossentropy_smoothing")
 
 
@@ -290,18 +285,15 @@ def training_table(measured: dict) -> str:
 
 def draw_training(measured: dict) -> None:
     """Draw validation accuracies over the learning rate."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.3), sharey=True)
+    axes = drawing.panels(3, (3.65, 3.2))
     for axis, (start, results) in zip(axes, measured.items(), strict=True):
         for name, style in STYLES.items():
             right = results[name].mean(axis=0)
-            axis.semilogx(RATES, right, style, base=2, markersize=4, label=name)
-        axis.set(title=start, xlabel="learning rate", ylim=(-0.03, 1.03))
+            axis.semilogx(RATES, right, style, base=2, label=name)
+        axis.set(title=start, xlabel="learning rate", ylabel="right answers", ylim=(-0.03, 1.03))
         axis.set_xlim(RATES[0] / 1.5, RATES[-1] * 1.5)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("right answers")
-    axes[0].legend(fontsize=8, loc="lower left")
-    figure.tight_layout()
-    drawing.save(figure, "crossentropy_training")
+        axis.figure.legend(loc="outside lower center")
+    drawing.save_panels(axes, "crossentropy_training")
 
 
 def start_table(digits) -> str:

@@ -1,10 +1,11 @@
-"""What the scripts that draw the notes' figures share: where files go, tables, small digits.
+"""What the scripts that draw the notes' figures share: colours, where files go, tables, digits.
 
-A script `docs/figures/NAME.py` makes the pictures `NAME_*.png` and the tables `NAME_*.md` of one
+A script `docs/figures/NAME.py` makes the pictures `NAME_*.svg` and the tables `NAME_*` of one
 note; NAME is one word. It imports this module before TensorFlow, and ends with `drawing.run(main)`.
 """
 
 import argparse
+import io
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # so that `datasets`, `examples` and `models` are
 
 # What the figures need of the examples' helpers, which set the environment before TensorFlow is
 # imported; nothing else in docs/figures imports them.
-from examples.helpers import cli, report  # noqa: E402  # isort: skip
+from examples.helpers import cli  # noqa: E402  # isort: skip
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
@@ -24,6 +25,44 @@ import tensorflow as tf  # noqa: E402
 from datasets import mnist  # noqa: E402
 
 folder = ROOT / "docs"  # run() may choose another one
+
+# Every colour on a light page, and what a dark one has in its place. A picture is drawn in the
+# first ones; save() makes variables of them, so that one file serves both pages.
+COLOURS = {
+    "ink": ("#1f2328", "#e6edf3"),
+    "paper": ("#fefefe", "#131416"),  # not quite white: what is white stays so on a dark page
+    "grey": ("#6e7781", "#9198a1"),
+    "blue": ("#0b6bc2", "#58a6ff"),
+    "orange": ("#c4570a", "#f0883e"),
+    "green": ("#1a7f37", "#3fb950"),
+    "purple": ("#8250df", "#bc8cff"),
+}
+INK, PAPER, GREY, BLUE, ORANGE, GREEN, PURPLE = (light for light, _ in COLOURS.values())
+
+# Two pictures stand beside each other on a wide page, and one fills the width of a phone, 358
+# pixels: this size is never scaled, and no text is smaller than 11 pixels (8.25 points).
+SIZE = (3.65, 2.7)
+STYLE = {
+    "figure.figsize": SIZE,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8.5,
+    "legend.facecolor": PAPER,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.7,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.color": GREY,
+    "lines.markersize": 4,
+    "image.interpolation": "none",  # pixels as they are, for the browser to enlarge
+    "savefig.dpi": 144,  # of other images: one and a half for each pixel of the page
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE]),
+    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor"], INK),
+    **dict.fromkeys(["xtick.color", "ytick.color", "patch.edgecolor", "hatch.color"], INK),
+}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -34,12 +73,42 @@ def run(main: Callable[[], None]) -> None:
     folder = parser.parse_args().folder
     tf.keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
+    plt.rcParams.update(STYLE)
     cli.run(main)
 
 
+def panels(count: int, size: tuple[float, float] = SIZE) -> list[plt.Axes]:
+    """Return axes, each in a figure of its own, so that they find their places on any page."""
+    return [plt.subplots(figsize=size)[1] for _ in range(count)]
+
+
+def save_panels(axes: Sequence[plt.Axes], name: str) -> None:
+    """Write the figures of `panels` as images/NAME_1.svg, images/NAME_2.svg and so on."""
+    for number, axis in enumerate(axes, 1):
+        save(axis.figure, f"{name}_{number}")
+
+
 def save(figure: plt.Figure, name: str) -> Path:
-    """Write a figure as images/NAME.png, close it, and say so."""
-    path = report.save_figure(figure, folder / "images" / f"{name}.png")
+    """Write a figure as images/NAME.svg, for light pages and dark ones, close it, and say so.
+
+    What is within a picture is told by `prefers-color-scheme` how the page around it looks.
+    """
+    path, file = folder / "images" / f"{name}.svg", io.StringIO()
+    nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])  # the same file each time
+    with plt.rc_context({"svg.hashsalt": "notes"}):  # and the same names in it
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    plt.close(figure)
+    light, dark = (
+        "".join(f"--{colour}:{pair[i]};" for colour, pair in COLOURS.items()) for i in range(2)
+    )
+    schemes = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    svg = file.getvalue()
+    for colour, (drawn, _) in COLOURS.items():
+        svg = svg.replace(drawn, f"var(--{colour})")
+    svg = svg.replace('<style type="text/css">', f'<style type="text/css">{schemes}', 1)
+    with cli.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(svg, encoding="utf-8")
     print("wrote", cli.shown(path))
     return path
 

@@ -2,7 +2,7 @@
 
     python docs/figures/features.py
 
-writes docs/images/features_*.png. What is trained here is trained on sample data, scikit-learn's
+writes docs/images/features_*.svg. What is trained here is trained on sample data, scikit-learn's
 handwritten digits, so that it takes seconds and comes out the same everywhere.
 """
 
@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import INK, PAPER  # isort: skip
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
@@ -87,21 +87,15 @@ def draw_hierarchy() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = mnist.load("sample", Path(folder))
     network = trained_network(data.train_images, data.train_labels)
-    figure, axes = plt.subplots(SHOWN, 3, figsize=(10, 2.5))
-    for layer in range(3):
-        for axis, patches in zip(
-            axes[:, layer], strongest_patches(network, data.test_images, layer), strict=True
-        ):
-            border = np.full((*patches.shape[:2], max(1, FIELDS[layer] // 8)), 128, np.uint8)
-            strip = np.concatenate([*np.concatenate([patches, border], axis=2)], axis=1)
-            axis.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.axis("off")
-        axes[0, layer].set_title(
-            f"convolution {layer + 1}: a unit sees {FIELDS[layer]} x {FIELDS[layer]} pixels",
-            fontsize=9,
-        )
-    figure.tight_layout()
-    drawing.save(figure, "features_hierarchy")
+    axes = drawing.panels(3, (3.65, 2.0))
+    for layer, (axis, field) in enumerate(zip(axes, FIELDS, strict=True)):
+        patches = np.stack(strongest_patches(network, data.test_images, layer)) / 255
+        patches = patches.repeat(18 // field, axis=2).repeat(18 // field, axis=3)
+        patches = np.pad(patches, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=0.5)
+        axis.imshow(np.vstack([np.hstack(list(strip)) for strip in patches]), cmap="gray")
+        axis.set_title(f"convolution {layer + 1}: a unit sees {field} × {field} pixels")
+        axis.axis("off")
+    drawing.save_panels(axes, "features_hierarchy")
 
 
 # %% A perceptron
@@ -139,8 +133,8 @@ def draw_line(axis, weights: np.ndarray, label: str) -> None:
 
 def draw_corners(axis, points: np.ndarray, targets: np.ndarray) -> None:
     """Draw points, filled where the target is 1."""
-    colours = ["black" if target else "white" for target in targets]
-    axis.scatter(*points.T, c=colours, edgecolors="black", s=90, zorder=3)
+    colours = [INK if target else PAPER for target in targets]
+    axis.scatter(*points.T, c=colours, edgecolors=INK, s=90, zorder=3)
     axis.set(xlim=(-0.4, 1.4), ylim=(-0.4, 1.4), xticks=[0, 1], yticks=[0, 1], aspect="equal")
 
 
@@ -150,13 +144,13 @@ def draw_perceptrons() -> None:
     weights, mistakes = perceptron_rule(conjunction, 12)
     _, mistakes_exclusive = perceptron_rule(exclusive, 12)
 
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3.1))
+    axes = drawing.panels(4)
     draw_corners(axes[0], CORNERS, conjunction)
     draw_line(axes[0], weights, "found by the rule")
     first, second, bias = weights
     axes[0].set(title=f"AND: {first:g} $x_1$ + {second:g} $x_2$ $-$ {-bias:g} > 0")
     for name, values, style in (("AND", mistakes, "o-"), ("XOR", mistakes_exclusive, "s--")):
-        axes[1].plot(range(1, 13), values, style, label=name, markersize=4)
+        axes[1].plot(range(1, 13), values, style, label=name)
     axes[1].set(
         title="mistakes of the rule", xlabel="round", xticks=range(2, 13, 2), yticks=range(5)
     )
@@ -167,7 +161,7 @@ def draw_perceptrons() -> None:
     for row, name in zip(hidden_weights, ("OR", "AND"), strict=True):
         draw_line(axes[2], row, name)
     axes[2].set(title="XOR: two lines", xlabel="$x_1$", ylabel="$x_2$")
-    axes[2].legend(loc="upper right", fontsize=7)
+    axes[2].legend(loc="upper left", bbox_to_anchor=(1, 1))
     hidden = (np.column_stack([CORNERS, np.ones(4)]) @ hidden_weights.T > 0).astype(float)
     output_weights = np.array([1, -1, -0.5])  # OR and not AND
     outputs = np.column_stack([hidden, np.ones(4)]) @ output_weights > 0
@@ -176,8 +170,7 @@ def draw_perceptrons() -> None:
     draw_line(axes[3], output_weights, "")
     axes[3].set(title="the same, behind the hidden layer", xlabel="OR", ylabel="AND")
     axes[0].set(xlabel="$x_1$", ylabel="$x_2$")
-    figure.tight_layout()
-    drawing.save(figure, "features_perceptrons")
+    drawing.save_panels(axes, "features_perceptrons")
 
 
 # %% Universal approximation
@@ -223,12 +216,11 @@ def trained(units: int):
 def draw_approximation() -> None:
     """Draw a wave and networks that were built, and one that was trained, to approximate it."""
     x = np.linspace(0, 1, 2001)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.3))
+    axes = drawing.panels(3)
     for units in (4, 8, 16):
         axes[0].plot(x, built(units)(x), label=f"{units} units")
-    axes[0].plot(x, wave(x), "k:", label="wave")
+    axes[0].plot(x, wave(x), ":", color=INK, label="wave")
     axes[0].set(title="built: one bend for each unit", xlabel="x")
-    axes[0].legend(fontsize=7)
 
     counts = 2 ** np.arange(2, 9)
     errors = [np.abs(built(units)(x) - wave(x)).max() for units in counts]
@@ -237,19 +229,16 @@ def draw_approximation() -> None:
     error = np.abs(network(x) - wave(x)).max()
     axes[1].loglog([64], [error], "s", base=2, label="trained by gradient descent")
     axes[1].set(title="largest error on the interval", xlabel="units")
-    axes[1].legend(fontsize=7)
 
     outside = np.linspace(-0.6, 1.6, 2001)
     axes[2].plot(outside, built(64)(outside), label="64 units, built")
     axes[2].plot(outside, network(outside), "--", label="64 units, trained")
-    axes[2].plot(outside, wave(outside), "k:", label="wave")
+    axes[2].plot(outside, wave(outside), ":", color=INK, label="wave")
     axes[2].axvspan(0, 1, alpha=0.1)
     axes[2].set(title="beyond the interval", xlabel="x", ylim=(-4, 4))
-    axes[2].legend(fontsize=7)
     for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "features_approximation")
+        axis.legend()
+    drawing.save_panels(axes, "features_approximation")
 
 
 def main() -> None:

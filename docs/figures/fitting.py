@@ -2,7 +2,7 @@
 
     python docs/figures/fitting.py
 
-writes docs/images/fitting_*.png and the tables fitting_* of the notes. The differences to be seen
+writes docs/images/fitting_*.svg and the tables fitting_* of the notes. The differences to be seen
 are of a percent and less, too small for sample data: this script needs the real MNIST files, which
 `datasets.mnist` downloads on first use (12 MB, to datasets/downloads). It trains 185 small
 networks, five side by side, which takes about three minutes on two cores.
@@ -13,9 +13,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import drawing  # isort: skip  # before TensorFlow
-from drawing import ROOT  # isort: skip
+from drawing import GREY, INK, ROOT  # isort: skip
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from numpy.polynomial import legendre
@@ -70,13 +69,12 @@ def expected_errors(count: int) -> dict[str, float]:
 def draw_polynomials() -> None:
     """Draw three fits, the errors by degree, and double descent."""
     y = wave(PLACES) + NOISE * np.random.default_rng(DRAW).normal(size=len(PLACES))
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4))
+    axes = drawing.panels(3, (3.65, 3.3))
     for degree, style in zip(DEGREES, ("--", "-", "-."), strict=True):
         axes[0].plot(FINE, smoother(FINE, degree + 1) @ y, style, label=f"degree {degree}")
-    axes[0].plot(FINE, wave(FINE), "k:", label="wave")
-    axes[0].plot(PLACES, y, "ko", markersize=5)
-    axes[0].set(xlabel="x", ylim=(-2.3, 2.3))
-    axes[0].legend(fontsize=7, ncols=2, loc="lower right")
+    axes[0].plot(FINE, wave(FINE), ":", color=INK, label="wave")
+    axes[0].plot(PLACES, y, "o", color=INK, markersize=5)
+    axes[0].set(title="fits to 12 points", xlabel="x", ylim=(-2.3, 2.3))
 
     errors = {count: expected_errors(count) for count in COUNTS}
     for key, label, style in (
@@ -86,19 +84,22 @@ def draw_polynomials() -> None:
         ("variance", "variance", "^:"),
     ):
         values = [errors[degree + 1][key] for degree in range(12)]
-        axes[1].plot(range(12), np.maximum(values, 1e-9), style, label=label, markersize=4)
-    axes[1].set(xlabel="degree", ylabel="mean squared error", yscale="log", ylim=(2e-3, 5))
-    axes[1].legend(fontsize=7)
+        axes[1].plot(range(12), np.maximum(values, 1e-9), style, label=label)
+    axes[1].set(title="errors by degree", xlabel="degree")
 
-    for key, style in (("training", "s--"), ("test", "o-")):
+    for key, label, style in (
+        ("training", "on the 12 points", "s--"),
+        ("test", "on new points", "o-"),
+    ):
         values = np.maximum([errors[count][key] for count in COUNTS], 1e-9)
-        axes[2].plot(COUNTS, values, style, markersize=3)
-    axes[2].axvline(len(PLACES), color="grey", linestyle=":")
-    axes[2].set(xlabel="coefficients", xscale="log", yscale="log", ylim=(2e-3, 5))
+        axes[2].plot(COUNTS, values, style, markersize=3, label=label)
+    axes[2].axvline(len(PLACES), color=GREY, linestyle=":")
+    axes[2].set(title="beyond 12 coefficients", xlabel="coefficients", xscale="log")
+    for axis in axes[1:]:
+        axis.set(ylabel="mean squared error", yscale="log", ylim=(2e-3, 5))
     for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "fitting_polynomials")
+        axis.figure.legend(loc="outside lower center", ncols=2)
+    drawing.save_panels(axes, "fitting_polynomials")
 
 
 # %% Networks
@@ -586,24 +587,23 @@ def draw_range(axis, x, values: Sequence[np.ndarray], style: str, label: str = "
         [m - v.min() for m, v in zip(means, values, strict=True)],
         [v.max() - m for m, v in zip(means, values, strict=True)],
     ]
-    axis.errorbar(x, means, ends, fmt=style, markersize=4, capsize=3, label=label)
+    axis.errorbar(x, means, ends, fmt=style, capsize=3, label=label)
 
 
 def draw_curves(results: Results) -> None:
     """Draw errors by number of images, and loss and error by step."""
     data = results.data
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4))
+    axes = drawing.panels(3, (3.65, 3.3))
     test = [on_test(data, networks) for networks in results.sizes.values()]
     training = [on_training(data, networks)[0] for networks in results.sizes.values()]
     draw_range(axes[0], SIZES, test, "o-", "test images")
     draw_range(axes[0], SIZES, training, "s--", "their training images")
     shifted = results.networks[title("shift", results.chosen["shift"])]
     errors = on_test(data, shifted)
-    draw_range(axes[0], [IMAGES], [errors], "kD", "test images, training images moved")
+    draw_range(axes[0], [IMAGES], [errors], "D", "test images, training images moved")
     axes[0].set(xlabel="training images", ylabel="error, %", xscale="log", ylim=(-0.5, None))
-    axes[0].set_xticks(SIZES, [f"{size:,}" for size in SIZES], fontsize=8)
+    axes[0].set_xticks(SIZES, [f"{size:,}" for size in SIZES])
     axes[0].minorticks_off()
-    axes[0].legend(fontsize=7)
 
     history = np.array(results.stopping.history)  # (looks, 2, 2, K)
     for axis, number, name in ((axes[1], 1, "loss"), (axes[2], 0, "error, %")):
@@ -612,21 +612,19 @@ def draw_curves(results: Results) -> None:
             axis.plot(results.stopping.steps, values.mean(axis=1), style, label=label)
             axis.fill_between(results.stopping.steps, values.min(1), values.max(1), alpha=0.2)
         axis.axvline(
-            results.stopping.best_steps[1].mean(), color="k", linestyle=":", label="least loss"
+            results.stopping.best_steps[1].mean(), color=INK, linestyle=":", label="least loss"
         )
         axis.set(xlabel="step", ylabel=name)
-        axis.legend(fontsize=7)
     axes[1].set(ylim=(0, 0.6))
     axes[2].set(ylim=(-0.5, 20))
     for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "fitting_curves")
+        axis.figure.legend(loc="outside lower center", ncols=1 if axis is axes[0] else 3)
+    drawing.save_panels(axes, "fitting_curves")
 
 
 def draw_strengths(results: Results) -> None:
     """Draw what each strength of each method comes to on the validation images."""
-    figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
+    axes = drawing.panels(6)
     base = results.rate_errors[BASE.rate]
     titles = {
         "shift": "moved by up to so many pixels",
@@ -635,36 +633,31 @@ def draw_strengths(results: Results) -> None:
         "l1": "L1: λ, and the share of weights that are 0",
         "smoothing": "label smoothing",
     }
-    for axis, (name, errors) in zip(axes.flat, results.strength_errors.items(), strict=False):
+    for axis, (name, errors) in zip(axes, results.strength_errors.items(), strict=False):
         places = range(len(errors) + 1)
         draw_range(axis, places, [base, *errors.values()], "o-")
-        axis.axhline(base.mean(), color="grey", linestyle=":")
+        axis.axhline(base.mean(), color=GREY, linestyle=":")
         labels = ["0", *map(plain, errors)]
         if name == "l1":
             shares = [0, *results.zeros.values()]
             labels = [f"{x}\n{share:.0%}" for x, share in zip(labels, shares, strict=True)]
         axis.set_xticks(places, labels)
-        axis.set(xlabel=titles[name], ylim=(3.5, 10.5))
-    for axis in axes[:, 0]:
-        axis.set_ylabel("validation error, %")
-    last = axes[1, 2]
+        axis.set(xlabel=titles[name], ylabel="validation error, %", ylim=(3.5, 10.5))
+    last = axes[-1]
     for batch_norm, label, style in (
         (False, "without", "s--"),
         (True, "with batch normalisation", "o-"),
     ):
         losses = [np.nan_to_num(v, nan=np.inf) for v in results.quick_losses[batch_norm]]
-        last.plot(QUICK_RATES, [np.median(v) for v in losses], style, label=label, markersize=4)
+        last.plot(QUICK_RATES, [np.median(v) for v in losses], style, label=label)
     last.set(
         xscale="log",
         yscale="log",
         xlabel="learning rate",
         ylabel=f"training loss after {QUICK_STEPS} steps",
     )
-    last.legend(fontsize=7)
-    for axis in axes.flat:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "fitting_strengths")
+    last.figure.legend(loc="outside lower center", ncols=2)
+    drawing.save_panels(axes, "fitting_strengths")
 
 
 def draw_weights(results: Results) -> None:
@@ -676,23 +669,19 @@ def draw_weights(results: Results) -> None:
         f"L1, λ = {plain(chosen['l1'])}": results.networks[title("l1", chosen["l1"])],
         f"L1, λ = {plain(STRENGTHS['l1'][-1])}": results.sparsest,
     }
-    figure, axes = plt.subplots(
-        1, 5, figsize=(12, 2.6), width_ratios=(1, 1, 1, 1, 1.6), layout="constrained"
-    )
+    axes = [*drawing.panels(4, (1.78, 1.9)), *drawing.panels(1)]
     styles = ("-", "--", "-.", ":")
     for axis, style, (name, networks) in zip(axes, styles, shown.items(), strict=False):
         kernel = np.abs(networks.kernels[0].numpy()[0])  # (784, 128) of the first seed
         means = kernel.mean(axis=1).reshape(28, 28)
         picture = axis.imshow(means, vmin=0, vmax=0.06, cmap="viridis")
-        axis.set(xticks=[], yticks=[])
-        axis.set_title(name, fontsize=9)
+        axis.figure.colorbar(picture, location="bottom", ticks=[0, 0.02, 0.04, 0.06])
+        axis.set(title=name, xticks=[], yticks=[])
         ordered = np.sort(kernel.ravel())[::-1]
         axes[4].plot(np.linspace(0, 100, len(ordered)), ordered, style, label=name)
-    figure.colorbar(picture, ax=axes[:4], label="mean of |weights|", shrink=0.7)
     axes[4].set(xlabel="share of the weights, %", ylabel="|weight|", yscale="log", ylim=(1e-6, 2))
-    axes[4].legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.17, 0))
-    axes[4].grid(alpha=0.3)
-    drawing.save(figure, "fitting_weights")
+    axes[4].legend(loc="lower left", bbox_to_anchor=(0.17, 0))
+    drawing.save_panels(axes, "fitting_weights")
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Draw the picture at the head of README.md: photographs as the blocks of VGG16 see them.
+"""Draw photographs as the blocks of VGG16 see them, for note 10.
 
     python docs/figures/hero.py
 
-writes docs/images/hero_vgg16.png. The thirteen convolutions of the published network are downloaded
-where they are missing (59 MB, see datasets/pretrained.py; K. Simonyan, A. Zisserman 2014, Creative
-Commons Attribution). The photographs come with scikit-learn (flower.jpg and china.jpg,
-CC BY) and matplotlib (Grace Hopper, public domain).
+writes docs/images/hero_vgg16_*.svg. The thirteen convolutions of the published network are
+downloaded where they are missing (59 MB, see datasets/pretrained.py; K. Simonyan, A. Zisserman
+2014, Creative Commons Attribution). The photographs come with scikit-learn (flower.jpg and
+china.jpg, CC BY) and matplotlib (Grace Hopper, public domain).
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ def as_colours(features: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Draw a row for each photograph and a column for each block."""
+    """Draw a picture for each photograph: itself, and what each block makes of it."""
     downloads = drawing.ROOT / "datasets" / "downloads"
     weights = pretrained.find_vgg16("blocks", "full", downloads, lambda *_: Path())
     network = tf.keras.applications.VGG16(include_top=False, weights=str(weights))
@@ -62,17 +62,14 @@ def main() -> None:
     features = model(tf.keras.applications.vgg16.preprocess_input(images.astype(np.float32)))
     columns = [images, *(as_colours(block.numpy()) for block in features)]
     titles = ["photograph", *(f"after block {number}" for number in range(1, 6))]
-    size = (2.2 * len(columns), 2.2 * HEIGHT / WIDTH * len(images) + 0.3)
-    figure, axes = plt.subplots(len(images), len(columns), figsize=size)
-    for column, pictures in enumerate(columns):
-        axes[0, column].set_title(titles[column], fontsize=11)
-        for row, picture in enumerate(pictures):
-            axes[row, column].imshow(
-                picture, interpolation="bilinear" if 0 < column < 4 else "nearest"
-            )
-            axes[row, column].axis("off")
-    figure.subplots_adjust(wspace=0.03, hspace=0.03)
-    drawing.save(figure, "hero_vgg16")
+    for number in range(len(images)):
+        figure, axes = plt.subplots(2, 3, figsize=(3.65, 2.3))
+        for axis, title, pictures in zip(axes.flat, titles, columns, strict=True):
+            size = pictures.shape[1]
+            axis.imshow(pictures[number], interpolation="bilinear" if size > 20 else "none")
+            axis.set_title(title)
+            axis.axis("off")
+        drawing.save(figure, f"hero_vgg16_{number + 1}")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
     python docs/figures/sequences.py
 
-writes docs/images/sequences_*.png and the tables sequences_* of the notes. What is trained here is
+writes docs/images/sequences_*.svg and the tables sequences_* of the notes. What is trained here is
 trained on random symbols and on sample data, scikit-learn's handwritten digits.
 """
 
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE  # isort: skip
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,8 +20,6 @@ import tensorflow as tf
 from scipy import ndimage
 
 from datasets import mnist
-
-BLUE, ORANGE, GREY = "tab:blue", "tab:orange", "0.45"
 
 # Gradients through time
 STEPS = 60  # of the sequences
@@ -47,59 +47,61 @@ NOISE = 0.4  # standard deviation, of pixels from 0 to 1
 # %% Recurrent networks
 
 
-def arrow(axis, start, end, colour="black", style="-") -> None:
+def arrow(axis, start, end, colour=INK, style="-") -> None:
     """Draw an arrow from one point to another."""
     look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", end, start, arrowprops=look | {"linewidth": 1.4}, zorder=1)
 
 
-def box(axis, x, y, text: str, width=0.9, height=0.7, colour="#dce9f5", size=11) -> None:
+def box(axis, x, y, text: str, width=0.9, height=0.7, colour=BLUE, size=8.5) -> None:
     """Draw a box with a text, centred at (x, y)."""
     corner = (x - width / 2, y - height / 2)
-    axis.add_patch(plt.Rectangle(corner, width, height, fc=colour, ec="black", zorder=2))
+    axis.add_patch(plt.Rectangle(corner, width, height, fc=(colour, 0.2), ec=INK, zorder=2))
     axis.text(x, y, text, ha="center", va="center", zorder=3, fontsize=size)
 
 
 def disc(axis, x: float, y: float, text: str) -> None:
     """Draw an operation on single numbers as a small disc."""
-    axis.add_patch(plt.Circle((x, y), 0.2, fc="white", ec="black", zorder=2))
-    axis.text(x, y, text, ha="center", va="center", zorder=3, fontsize=12)
+    axis.add_patch(plt.Circle((x, y), 0.3, fc=PAPER, ec=INK, zorder=3))
+    axis.text(x, y, text, ha="center", va="center", zorder=4, fontsize=10)
 
 
 def draw_unrolled() -> None:
     """Draw a recurrent network as a loop, and the same one unrolled over four steps."""
-    figure, axis = plt.subplots(figsize=(10, 3.0))
-    box(axis, 0, 0, "$W$")
+    axis, *more = axes = [*drawing.panels(1, (1.5, 2)), *drawing.panels(1, (3.65, 2))]
+    box(axis, 0, 0, "$W$", size=10)
     arrow(axis, (0, -1.1), (0, -0.35))
     arrow(axis, (0, 0.35), (0, 1.1))
-    axis.plot([0.45, 0.95, 0.95, -0.95, -0.95], [0, 0, -0.7, -0.7, 0], "k-", lw=1.4)
+    axis.plot([0.45, 0.95, 0.95, -0.95, -0.95], [0, 0, -0.7, -0.7, 0], color=INK, lw=1.4)
     arrow(axis, (-0.95, 0), (-0.45, 0))
-    axis.text(0.12, -1.05, "$x_t$", fontsize=12)
-    axis.text(0.12, 0.8, "$h_t$", fontsize=12)
-    axis.text(1.05, -0.25, "one step\nlater", fontsize=9, va="center")
-    axis.text(2.35, 0, "=", fontsize=20, ha="center", va="center")
+    axis.text(0.12, -1.05, "$x_t$", fontsize=10)
+    axis.text(0.12, 0.8, "$h_t$", fontsize=10)
+    axis.text(1.05, -0.35, "one step\nlater", va="center")
+    axis.set(xlim=(-1.05, 2.35), ylim=(-2.1, 1.6))
 
-    places = 4.2 + 1.75 * np.arange(4)
+    (axis,) = more
+    places = 1.75 * np.arange(4)
     for x, step, style in zip(places, "123T", ("-", "-", "-", ":"), strict=True):
-        box(axis, x, 0, "$W$")
+        box(axis, x, 0, "$W$", size=10)
         arrow(axis, (x, -1.1), (x, -0.35))
-        axis.text(x + 0.1, -1.05, f"$x_{step}$", fontsize=12)
+        axis.text(x + 0.1, -1.05, f"$x_{step}$", fontsize=10)
         arrow(axis, (x - 1.3, 0.12), (x - 0.45, 0.12), style=style)
-        axis.text(x + 0.85, 0.28, f"$h_{step}$", fontsize=12, ha="center")
+        axis.text(x + 0.85, 0.28, f"$h_{step}$", fontsize=10, ha="center")
     for x, style in zip(places[1:], ("--", "--", ":"), strict=True):
         arrow(axis, (x - 0.45, -0.14), (x - 1.3, -0.14), ORANGE, style)
-    axis.text(places[0] - 1.35, 0.12, "$h_0$", fontsize=12, ha="right", va="center")
+    axis.text(-0.9, 0.28, "$h_0$", fontsize=10, ha="center")
     end = places[-1] + 1.75
     arrow(axis, (end - 1.3, 0.12), (end - 0.45, 0.12))
     arrow(axis, (end - 0.45, -0.14), (end - 1.3, -0.14), ORANGE, "--")
-    box(axis, end, 0, "loss", colour="#fde6cf")
-    axis.text(places[0] - 0.45, 0.9, "forward: the same $W$ at every step", fontsize=10)
-    backward = "backward: the gradient, from the loss to ever earlier steps"
-    axis.text(end + 0.45, -1.5, backward, fontsize=10, color="#b35900", ha="right")
-    axis.set(xlim=(-1.2, end + 0.6), ylim=(-1.6, 1.2), aspect="equal")
-    axis.axis("off")
-    figure.tight_layout()
-    drawing.save(figure, "sequences_unrolled")
+    box(axis, end, 0, "loss", colour=ORANGE)
+    axis.text(-1.3, 1.1, "forward: the same $W$ at every step")
+    backward = "backward: the gradient,\nfrom the loss to ever earlier steps"
+    axis.text(end + 0.45, -2.1, backward, color=ORANGE, ha="right")
+    axis.set(xlim=(-1.35, end + 0.5), ylim=(-2.1, 1.6))
+    for axis in axes:
+        axis.set_aspect("equal")
+        axis.axis("off")
+    drawing.save_panels(axes, "sequences_unrolled")
 
 
 # %% LSTM
@@ -139,54 +141,53 @@ def outputs(step: Callable, inputs: tf.Tensor, weights: Weights) -> list[tf.Tens
 
 def draw_lstm() -> None:
     """Draw one step of an LSTM."""
-    figure, axis = plt.subplots(figsize=(9, 3.9))
-    axis.add_patch(plt.Rectangle((0, 0), 10.3, 4.3, fc="#f5f5f5", ec="0.6", zorder=0))
-    top, middle, gates, low = 3.6, 2.65, 1.4, 0.45  # heights
-    forget, write, candidate, read, out = 1.5, 3.3, 4.9, 7.0, 8.8  # places from left to right
-    arrow(axis, (-0.9, top), (11.2, top), BLUE)  # the cell state
-    axis.plot([-0.9, 10.8], [top, top], color=BLUE, lw=3)
-    axis.plot([-0.9, read], [low, low], "k-", lw=1.4)  # what the gates see
-    axis.plot([0.4, 0.4], [-0.8, low], "k-", lw=1.4)
-    for x, name in (
-        (forget, "forget gate\n$\\sigma$"),
-        (write, "input gate\n$\\sigma$"),
-        (candidate, "candidate\ntanh"),
-        (read, "output gate\n$\\sigma$"),
+    figure, axis = plt.subplots(figsize=(3.65, 2.1))
+    axis.add_patch(plt.Rectangle((-0.3, -0.1), 10.8, 6.4, fc=(GREY, 0.1), ec=GREY, zorder=0))
+    top, middle, gates, low = 5.3, 4.1, 2.1, 0.5  # heights
+    forget, write, candidate, read, out = 1.3, 3.1, 5.3, 7.7, 9.6  # places from left to right
+    arrow(axis, (-0.6, top), (11.2, top), BLUE)  # the cell state
+    axis.plot([-0.6, 10.8], [top, top], color=BLUE, lw=3)
+    axis.plot([-0.6, read], [low, low], color=INK, lw=1.4)  # what the gates see
+    axis.plot([0, 0], [-1, low], color=INK, lw=1.4)
+    for x, width, name in (
+        (forget, 1.8, "forget\ngate\n$\\sigma$"),
+        (write, 1.5, "input\ngate\n$\\sigma$"),
+        (candidate, 2.6, "candidate\ntanh"),
+        (read, 1.9, "output\ngate\n$\\sigma$"),
     ):
-        arrow(axis, (x, low), (x, gates - 0.4))
-        box(axis, x, gates, name, 1.4, 0.8, "#fde6cf" if "tanh" in name else "#dce9f5", 9)
-    above = gates + 0.4
-    arrow(axis, (forget, above), (forget, top - 0.2))
-    axis.plot([write, write], [above, middle], "k-", lw=1.4)
-    arrow(axis, (write, middle), (candidate - 0.2, middle))
-    arrow(axis, (candidate, above), (candidate, middle - 0.2))
-    arrow(axis, (candidate, middle + 0.2), (candidate, top - 0.2))
-    arrow(axis, (out, top), (out, middle + 0.3))
-    box(axis, out, middle, "tanh", 0.9, 0.6, "#fde6cf", 9)
-    arrow(axis, (out, middle - 0.3), (out, gates + 0.2))
-    arrow(axis, (read + 0.7, gates), (out - 0.2, gates))
-    axis.plot([out, out], [gates - 0.2, low], "k-", lw=1.4)
+        arrow(axis, (x, low), (x, gates - 0.9))
+        box(axis, x, gates, name, width, 1.8, ORANGE if "tanh" in name else BLUE)
+    above = gates + 0.9
+    arrow(axis, (forget, above), (forget, top - 0.3))
+    axis.plot([write, write], [above, middle], color=INK, lw=1.4)
+    arrow(axis, (write, middle), (candidate - 0.3, middle))
+    arrow(axis, (candidate, above), (candidate, middle - 0.3))
+    arrow(axis, (candidate, middle + 0.3), (candidate, top - 0.3))
+    arrow(axis, (out, top), (out, middle + 0.4))
+    box(axis, out, middle, "tanh", 1.5, 0.8, ORANGE)
+    arrow(axis, (out, middle - 0.4), (out, gates + 0.3))
+    arrow(axis, (read + 0.95, gates), (out - 0.3, gates))
+    axis.plot([out, out], [gates - 0.3, low], color=INK, lw=1.4)
     arrow(axis, (out, low), (11.2, low))
     disc(axis, forget, top, "×")
     disc(axis, candidate, top, "+")
     disc(axis, candidate, middle, "×")
     disc(axis, out, gates, "×")
     for x, y, text in (
-        (-1.65, top, "$c_{t-1}$"),
-        (-1.65, low, "$h_{t-1}$"),
+        (-1.9, top, "$c_{t-1}$"),
+        (-1.9, low, "$h_{t-1}$"),
         (11.3, top, "$c_t$"),
         (11.3, low, "$h_t$"),
-        (0.55, -0.6, "$x_t$"),
-        (forget + 0.1, middle - 0.45, "$f_t$"),
-        (write + 0.1, middle - 0.45, "$i_t$"),
-        (candidate + 0.1, middle - 0.55, "$g_t$"),
-        (8.0, gates + 0.2, "$o_t$"),
+        (0.15, -0.6, "$x_t$"),
+        (forget + 0.2, above + 0.5, "$f_t$"),
+        (write + 0.2, above + 0.5, "$i_t$"),
+        (candidate + 0.2, above + 0.4, "$g_t$"),
+        (8.7, gates + 0.45, "$o_t$"),
     ):
-        axis.text(x, y, text, fontsize=13, va="center")
-    axis.text(5.3, top + 0.22, "cell state: only × and +", fontsize=10, color="#104e8b")
-    axis.set(xlim=(-1.8, 11.9), ylim=(-0.9, 4.4), aspect="equal")
+        axis.text(x, y, text, fontsize=10, va="center")
+    axis.text(candidate, top + 0.4, "cell state: only × and +", color=BLUE, ha="center")
+    axis.set(xlim=(-1.9, 12.1), ylim=(-1, 6.4), aspect="equal")
     axis.axis("off")
-    figure.tight_layout()
     drawing.save(figure, "sequences_lstm")
 
 
@@ -354,7 +355,7 @@ def memory_accuracies(delay: int, networks: int = NETWORKS) -> dict[str, np.ndar
 
 def draw_gradients() -> None:
     """Draw how gradients fade or grow, and what that means for remembering."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9))
+    axes = drawing.panels(3, (3.65, 3.7))
     earlier = np.arange(STEPS)
     colours = (GREY, BLUE, ORANGE)
     for radius, colour in zip(RADII, colours, strict=True):
@@ -362,14 +363,13 @@ def draw_gradients() -> None:
             norms = gradient_norms(rnn_step, new_rnn(radius, scale, inputs=8))
             label = f"{radius:g}, {name} inputs"
             axes[0].semilogy(earlier, norms, style, color=colour, label=label)
-    axes[0].set_title("plain network, not trained", fontsize=11)
-    axes[0].set_ylabel("gradient, relative")
+    axes[0].set_title("plain network, not trained")
     for bias, colour, style in zip(FORGET_BIASES, colours, (":", "--", "-"), strict=True):
         norms = gradient_norms(lstm_step, new_lstm(bias, 8, UNITS, NETWORKS))
         axes[1].semilogy(earlier, norms, style, color=colour, label=f"{bias:g}")
-    axes[1].set_title("LSTM, not trained", fontsize=11)
+    axes[1].set_title("LSTM, not trained")
     for axis in axes[:2]:
-        axis.set(xlabel="steps before the last", ylim=(1e-20, 1e4))
+        axis.set(xlabel="steps before the last", ylabel="gradient, relative", ylim=(1e-20, 1e4))
 
     accuracies = [memory_accuracies(delay) for delay in DELAYS]
     looks = [
@@ -386,18 +386,16 @@ def draw_gradients() -> None:
         each = np.array([found[name] for found in accuracies])  # (delays, networks)
         axes[2].plot(places, each, marker, color=colour, ms=4, alpha=0.5, mec="none")
         axes[2].plot(places, each.mean(axis=1), style + marker, color=colour, ms=6, label=name)
-    axes[2].axhline(1 / SYMBOLS, color="black", lw=0.8, ls=":")
-    axes[2].text(1.35, 1 / SYMBOLS - 0.08, "chance", fontsize=8)
-    axes[2].set_title("trained to remember a symbol", fontsize=11)
+    axes[2].axhline(1 / SYMBOLS, color=INK, lw=0.8, ls=":")
+    axes[2].text(-0.2, 1 / SYMBOLS - 0.07, "chance")
+    axes[2].set_title("trained to remember a symbol")
     axes[2].set(ylabel="accuracy", ylim=(0, 1.05))
     axes[2].set_xticks(range(len(DELAYS)), DELAYS)
     axes[2].set_xlabel("steps from symbol to question")
     for axis, title in zip(axes, ("spectral radius", "forget gate's bias", None), strict=True):
-        axis.grid(alpha=0.3)
-        look = {"fontsize": 8 if title else 7, "title_fontsize": 8, "labelspacing": 0.25}
-        axis.legend(loc="lower left", title=title, handlelength=1.7, **look)
-    figure.tight_layout()
-    drawing.save(figure, "sequences_gradients")
+        columns = 3 if axis is axes[1] else 2
+        axis.figure.legend(loc="outside lower center", title=title, ncols=columns)
+    drawing.save_panels(axes, "sequences_gradients")
 
 
 # %% Autoencoders
@@ -489,10 +487,11 @@ def thousandths(value: float) -> str:
 def show_rows(axis, rows: Sequence[np.ndarray], names: Sequence[str]) -> None:
     """Show rows of images (N, 784), dark on light, with a name on the left of each."""
     lines = [np.concatenate([*images.reshape(-1, 28, 28)], axis=1) for images in rows]
-    axis.imshow(np.concatenate(lines), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axis.imshow(np.concatenate(lines), cmap="gray_r", vmin=0, vmax=1)
     axis.set_yticks(14 + 28 * np.arange(len(rows)), names)
-    axis.set_xticks([])
+    axis.set(xticks=[], anchor="E")  # so that there is room for the names
     axis.tick_params(length=0)
+    axis.grid(False)
     axis.spines[:].set_visible(False)
 
 
@@ -518,19 +517,17 @@ def draw_codes(data: mnist.Dataset) -> None:
     header = ["code", "training: PCA", "autoencoder", "test: PCA", "autoencoder"]
     drawing.write(drawing.table(header, "rrrrr", lines), "sequences_codes")
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=[1.75, 1])
+    axes = [*drawing.panels(1, (3.65, 1.4)), *drawing.panels(1, (3.65, 3.3))]
     show_rows(axes[0], rows, names)
-    colours = plt.get_cmap("tab10")
+    colours = (BLUE, ORANGE, GREEN, PURPLE, INK, GREEN, PURPLE, BLUE, INK, GREY)  # of the digits
     for (x, y), label in zip(codes, data.test_labels, strict=True):
-        where = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold"}
-        axes[1].text(x, y, str(label), color=colours(int(label)), **where)
+        where = {"ha": "center", "va": "center", "fontsize": 8.5, "fontweight": "bold"}
+        axes[1].text(x, y, str(label), color=colours[label], **where)
     margin = 0.05 * np.ptp(codes, axis=0)
     (left, low), (right, high) = codes.min(axis=0) - margin, codes.max(axis=0) + margin
     axes[1].set(xlim=(left, right), ylim=(low, high), xlabel="first number of the code")
     axes[1].set_ylabel("second number")
-    axes[1].grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "sequences_codes")
+    drawing.save_panels(axes, "sequences_codes")
 
 
 # %% Denoising
@@ -589,11 +586,10 @@ def draw_denoising(data: mnist.Dataset) -> None:
     header = ["", "digits", "mirrored digits", "negatives of digits"]
     drawing.write(drawing.table(header, "lrrr", list(lines.values())), "sequences_denoising")
 
-    shown = [int(np.flatnonzero(data.test_labels == digit)[0]) for digit in range(10)]
+    shown = [int(np.flatnonzero(data.test_labels == digit)[0]) for digit in range(8)]
     rows = [test[shown], *(result[shown] for result in results.values())]
-    figure, axis = plt.subplots(figsize=(9, 4.2))
-    show_rows(axis, rows, ["image", *results])
-    figure.tight_layout()
+    figure, axis = plt.subplots(figsize=(3.65, 1.9))
+    show_rows(axis, rows, [textwrap.fill(name, 16) for name in ("image", *results)])
     drawing.save(figure, "sequences_denoising")
 
 

@@ -2,7 +2,7 @@
 
     python docs/figures/tasks.py
 
-writes docs/images/tasks_*.png and the tables tasks_* of the notes. All images are sample data:
+writes docs/images/tasks_*.svg and the tables tasks_* of the notes. All images are sample data:
 drawings, and scikit-learn's handwritten digits. Every score is computed here with NumPy alone, in a
 few lines; the tests compare them with scikit-learn and TensorFlow.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import BLUE, INK, ORANGE  # isort: skip
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -310,38 +311,37 @@ def draw_average_precision() -> None:
     """Draw the curve of the worked example and what the definitions make of it."""
     example = worked_example()
     precision, recall = curve(example, 0.5)
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
+    axes = drawing.panels(3)
     steps = np.append(0, recall), np.append(envelope(precision)[0], envelope(precision))
     end = recall.max()
-    axes[0].plot(recall, precision, "o--", color="black", label="after each detection")
-    axes[0].step(*steps, where="pre", color="tab:blue", label="envelope")
-    axes[0].plot([end, end, 1], [envelope(precision)[-1], 0, 0], color="tab:blue")
+    axes[0].plot(recall, precision, "o--", color=INK, label="after each detection")
+    axes[0].step(*steps, where="pre", color=BLUE, label="envelope")
+    axes[0].plot([end, end, 1], [envelope(precision)[-1], 0, 0], color=BLUE)
     axes[0].fill_between(*steps, step="pre", alpha=0.2)
     axes[0].set(xlabel="recall", ylabel="precision", title="VOC 2010: the area", ylim=(-0.05, 1.1))
-    axes[0].legend(fontsize=7, loc="lower left")
+    axes[0].legend(loc="lower left")
 
-    axes[1].step(*steps, where="pre", color="tab:blue")
-    axes[1].plot([end, end, 1], [envelope(precision)[-1], 0, 0], color="tab:blue")
+    axes[1].step(*steps, where="pre", color=BLUE, label="envelope")
+    axes[1].plot([end, end, 1], [envelope(precision)[-1], 0, 0], color=BLUE)
     wanted = np.linspace(0, 1, 11)
     values = at_recalls(precision, recall, wanted)
-    axes[1].vlines(wanted, 0, values, color="tab:orange", lw=1)
-    axes[1].plot(wanted, values, "s", color="tab:orange", ms=5)
-    axes[1].set(xlabel="recall", title="VOC 2007: mean of 11 values", ylim=(-0.05, 1.1))
+    axes[1].vlines(wanted, 0, values, color=ORANGE, lw=1)
+    axes[1].plot(wanted, values, "s", color=ORANGE, ms=5)
+    axes[1].set(
+        xlabel="recall", ylabel="precision", title="VOC 2007: mean of 11 values", ylim=(-0.05, 1.1)
+    )
 
     values = [ap_coco(*curve(example, threshold)) for threshold in IOU_THRESHOLDS]
-    axes[2].bar(IOU_THRESHOLDS, values, width=0.04, color="tab:blue", alpha=0.4)
-    axes[2].axhline(np.mean(values), color="black", ls="--", lw=1)
-    axes[2].text(0.96, np.mean(values) + 0.02, f"mean {np.mean(values):.2f}", ha="right", size=8)
+    axes[2].bar(IOU_THRESHOLDS, values, width=0.04, color=BLUE, alpha=0.5)
+    axes[2].axhline(np.mean(values), color=INK, ls="--", lw=1)
+    axes[2].text(0.96, np.mean(values) + 0.02, f"mean {np.mean(values):.2f}", ha="right")
     axes[2].set(
         xlabel="IoU that is asked for",
         ylabel="AP (101 recalls)",
         title="COCO: mean over ten IoUs",
         ylim=(-0.05, 1.1),
     )
-    for axis in axes:
-        axis.title.set_fontsize(10)
-    figure.tight_layout()
-    drawing.save(figure, "tasks_average_precision")
+    drawing.save_panels(axes, "tasks_average_precision")
 
 
 # %% A scene
@@ -412,7 +412,7 @@ def draw_box(axis, box: np.ndarray, colour: str, text: str = "", style: str = "-
     axis.add_patch(plt.Rectangle(corner, *size, fill=False, ec=colour, lw=1.8, ls=style))
     if text:
         label = {"fc": colour, "ec": "none", "pad": 1, "alpha": 0.9}
-        axis.text(left, top - 2, text, size=7, color="white", va="bottom", bbox=label)
+        axis.text(left, top - 2, text, size=8.5, color="white", va="bottom", bbox=label)
 
 
 def paint(axis, masks, colours: list[str], opacity: float) -> None:
@@ -420,46 +420,45 @@ def paint(axis, masks, colours: list[str], opacity: float) -> None:
     for mask, colour in zip(masks, colours, strict=True):
         layer = np.zeros((*mask.shape, 4))
         layer[mask] = plt.matplotlib.colors.to_rgba(colour, opacity)
-        axis.imshow(layer, interpolation="nearest")
+        axis.imshow(layer)
 
 
 def draw_answers(scene: Scene) -> None:
     """Draw the answers of six tasks over the scene."""
-    figure, axes = plt.subplots(2, 3, figsize=(10, 5))
+    axes = drawing.panels(6, (3.65, 2.6))
     classes, names = semantic(scene), list(COLOURS)
     boxes = [box_around(mask) for mask in scene.masks]
     numbered = [*scene.kinds[:-1], f"{scene.kinds[-1]} 2"]
-    for axis in axes.flat:
-        axis.imshow(scene.image, interpolation="nearest")
+    for axis in axes:
+        axis.imshow(scene.image)
         axis.axis("off")
     label = {"fc": "black", "ec": "none", "pad": 3}
-    axes[0, 0].text(4, 8, "house", size=10, color="white", va="center", bbox=label)
-    draw_box(axes[0, 1], boxes[0], COLOURS["house"], "house")
+    axes[0].text(4, 8, "house", size=10, color="white", va="center", bbox=label)
+    draw_box(axes[1], boxes[0], COLOURS["house"], "house")
     for box, kind, score in zip(boxes, scene.kinds, (0.97, 0.93, 0.88, 0.71), strict=True):
-        draw_box(axes[0, 2], box, COLOURS[kind], f"{kind} {score:.2f}")
-    paint(axes[1, 0], [classes == i for i in range(5)], [COLOURS[n] for n in names[:5]], 0.85)
-    paint(axes[1, 1], scene.masks, [COLOURS[name] for name in numbered], 0.85)
+        draw_box(axes[2], box, COLOURS[kind], f"{kind} {score:.2f}")
+    paint(axes[3], [classes == i for i in range(5)], [COLOURS[n] for n in names[:5]], 0.85)
+    paint(axes[4], scene.masks, [COLOURS[name] for name in numbered], 0.85)
     for box, name in zip(boxes, numbered, strict=True):
-        draw_box(axes[1, 1], box, COLOURS[name], style=":")
+        draw_box(axes[4], box, COLOURS[name], style=":")
     background = [classes == 0, classes == 1]
     everything = [*background, *scene.masks]
-    paint(axes[1, 2], everything, [COLOURS[n] for n in ["sky", "meadow", *numbered]], 0.85)
-    for axis in (axes[1, 0], axes[1, 2]):
-        axis.text(6, 20, "sky", size=8)
-        axis.text(60, 92, "meadow", size=8)
+    paint(axes[5], everything, [COLOURS[n] for n in ["sky", "meadow", *numbered]], 0.85)
+    for axis in (axes[3], axes[5]):
+        axis.text(6, 20, "sky", color="black")
+        axis.text(60, 92, "meadow", color="black")
     centres = [np.argwhere(mask).mean(axis=0) for mask in scene.masks]
     both = np.mean(centres[-2:], axis=0)
     shown = [*zip([*centres[:-2], both], scene.kinds[:-1], strict=True)]
     numbers = [*zip(centres, [*scene.kinds[:-2], "1", "2"], strict=True)]
-    for axis, texts in zip(axes[1], (shown, numbers, numbers), strict=True):
+    for axis, texts in zip(axes[3:], (shown, numbers, numbers), strict=True):
         for (y, x), text in texts:
-            axis.text(x, y, text, size=8, color="white", weight="bold", ha="center", va="center")
+            axis.text(x, y, text, color="white", weight="bold", ha="center", va="center")
     titles = ("classification", "localisation", "detection")
     titles += ("semantic segmentation", "instance segmentation", "panoptic segmentation")
-    for axis, title in zip(axes.flat, titles, strict=True):
-        axis.set_title(title, fontsize=10)
-    figure.tight_layout()
-    drawing.save(figure, "tasks_answers")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title)
+    drawing.save_panels(axes, "tasks_answers")
 
 
 # %% IoU
@@ -467,12 +466,12 @@ def draw_answers(scene: Scene) -> None:
 
 def draw_iou() -> None:
     """Draw what IoU measures, pairs of boxes, and its relation to Dice."""
-    figure, axes = plt.subplots(1, 4, figsize=(10, 2.9))
+    axes = drawing.panels(4, (1.78, 2.1))
     truth = np.array([0, 0, 10, 10], float)
     for axis, found in zip(axes, ([1, 1, 11, 11], [2, 3, 12, 13], [-3, -3, 13, 13]), strict=False):
         found = np.array(found, float)
         iou = box_iou(truth[None], found[None])[0, 0]
-        for box, colour, style in ((truth, "black", "-"), (found, "tab:blue", "--")):
+        for box, colour, style in ((truth, INK, "-"), (found, BLUE, "--")):
             axis.add_patch(
                 plt.Rectangle(
                     (box[1], box[0]), *(box[2:] - box[:2])[::-1], fc="none", ec=colour, ls=style
@@ -480,19 +479,18 @@ def draw_iou() -> None:
             )
         top, left = np.maximum(truth[:2], found[:2])
         bottom, right = np.minimum(truth[2:], found[2:])
-        common_part = plt.Rectangle((left, top), right - left, bottom - top, fc="tab:blue")
+        common_part = plt.Rectangle((left, top), right - left, bottom - top, fc=BLUE)
         common_part.set_alpha(0.35)
         axis.add_patch(common_part)
         axis.set(xlim=(-4, 14.5), ylim=(14.5, -4), aspect="equal")
-        axis.set_title(f"IoU {iou:.2f}", fontsize=10)
+        axis.set_title(f"IoU {iou:.2f}")
         axis.axis("off")
     values = np.linspace(0, 1, 101)
     axes[3].plot(values, 2 * values / (1 + values), label="Dice")
-    axes[3].plot(values, values, "k:", label="IoU itself")
-    axes[3].set(xlabel="IoU", aspect="equal")
-    axes[3].legend(fontsize=8)
-    figure.tight_layout()
-    drawing.save(figure, "tasks_iou")
+    axes[3].plot(values, values, ":", color=INK, label="IoU itself")
+    axes[3].set(xlabel="IoU", aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    axes[3].legend()
+    drawing.save_panels(axes, "tasks_iou")
 
 
 def masks_table(scene: Scene) -> str:
@@ -527,23 +525,22 @@ NMS_THRESHOLDS = (0.5, 0.05)
 def draw_suppression(scene: Scene) -> None:
     """Draw candidate boxes, and what is left of them, also with a threshold that is too low."""
     boxes, scores = candidates(scene)
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.1))
+    axes = drawing.panels(3, (2.42, 2.1))
     kept = [range(len(boxes))] + [
         non_maximum_suppression(boxes, scores, threshold) for threshold in NMS_THRESHOLDS
     ]
     titles = [f"{len(boxes)} candidates"]
     titles += [f"IoU above {threshold:g} suppressed" for threshold in NMS_THRESHOLDS]
     for axis, chosen, title in zip(axes, kept, titles, strict=True):
-        axis.imshow(scene.image, interpolation="nearest")
+        axis.imshow(scene.image)
         for i in chosen:
             colour = COLOURS["butterfly" if i < 3 else "butterfly 2"]
             text = f"{scores[i]:.2f}" if len(chosen) < len(boxes) else ""
             draw_box(axis, boxes[i], colour, text, "-" if i in (0, 3) else "--")
         axis.set(xlim=(38, 122), ylim=(58, -6))
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title)
         axis.axis("off")
-    figure.tight_layout()
-    drawing.save(figure, "tasks_suppression")
+    drawing.save_panels(axes, "tasks_suppression")
 
 
 # %% Retrieval

@@ -2,7 +2,7 @@
 
     python docs/figures/tools.py
 
-writes docs/images/tools_*.png and the tables tools_* of the notes. A small network is written in
+writes docs/images/tools_*.svg and the tables tools_* of the notes. A small network is written in
 eight formats, and each of nine readers is tried on each of them: what a table says was found so.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import BLUE, GREY, ORANGE  # isort: skip
 
 import absl.logging
 import h5py
@@ -535,28 +536,23 @@ def draw_record() -> None:
             for data in (b"seven", b"two"):
                 file.write(data)
         parts = record_parts(path.read_bytes())
-    figure, axis = plt.subplots(figsize=(9, 2.2))
-    colours = dict(zip(dict(parts), ("#ffffff", "#c6dbef", "#fdd0a2", "#c6dbef"), strict=True))
-    for row in range(2):
-        x = 0
-        for name, content in parts[4 * row : 4 * row + 4]:
-            y = -3.3 * row
-            hatch = "//" if name.startswith("checksum") else None
-            box = plt.Rectangle((x, y), len(content), 1, fc=colours[name], ec="grey", hatch=hatch)
-            box.set(hatch_linewidth=0.3)
-            axis.add_patch(box)
-            for i, byte in enumerate(content):
-                axis.text(x + i + 0.5, y + 0.5, f"{byte:02x}", ha="center", va="center", size=8)
+    colours = {"length": "none", "data": (ORANGE, 0.35)}
+    axes = drawing.panels(2, (3.65, 1.9))
+    for record, axis in enumerate(axes):
+        for i, (name, content) in enumerate(parts[4 * record : 4 * record + 4]):
+            if i % 2 == 0:  # length and its checksum in one line, data and theirs in the next
+                x, y = 0, -3 * (i // 2)
+            box = {"fc": colours.get(name, (BLUE, 0.25)), "ec": GREY}
+            axis.add_patch(plt.Rectangle((x, y), len(content), 1, **box))
+            axis.text(x, y + 1.2, name)
+            for byte in content:
+                axis.text(x + 0.5, y + 0.5, f"{byte:02x}", ha="center", va="center")
                 if name == "data":
-                    letter = f"'{chr(byte)}'"
-                    axis.text(x + i + 0.5, y - 0.35, letter, ha="center", va="center", size=8)
-            title = name.replace("checksum of the ", "checksum of\nthe ")
-            axis.text(x + len(content) / 2, y + 1.15, title, ha="center", va="bottom", size=8)
-            x += len(content)
-    axis.set(xlim=(-0.2, 21.2), ylim=(-3.9, 2.5))
-    axis.axis("off")
-    figure.tight_layout()
-    drawing.save(figure, "tools_record")
+                    axis.text(x + 0.5, y - 0.5, f"'{chr(byte)}'", ha="center", va="center")
+                x += 1
+        axis.set(title=f"record {record + 1}", xlim=(-0.1, 12.6), ylim=(-3.9, 2.2))
+        axis.axis("off")
+    drawing.save_panels(axes, "tools_record")
 
 
 def reading_table() -> str:
@@ -617,26 +613,20 @@ def numbers_table() -> str:
 
 def draw_numbers() -> None:
     """Draw where the bits of each number format go."""
-    figure, axis = plt.subplots(figsize=(9, 1.7))
-    for row, (name, (exponent, fraction)) in enumerate(NUMBERS.items()):
-        x = 0
-        for part, bits, colour in (
-            ("sign", 1, "#ffffff"),
-            ("exponent", exponent, "#c6dbef"),
-            ("fraction", fraction, "#fdd0a2"),
-        ):
-            y = -1.4 * row
-            axis.add_patch(plt.Rectangle((x, y), bits, 1, fc=colour, ec="grey"))
-            axis.vlines(x + np.arange(1, bits), y, y + 0.2, color="grey", lw=0.6)
-            if bits > 1:
-                place = (x + bits / 2, y + 0.58)
-                axis.text(*place, f"{part}: {bits}", ha="center", va="center", size=9)
-            x += bits
-        axis.text(-0.4, 0.5 - 1.4 * row, name, ha="right", va="center", size=10)
-    axis.annotate("sign", (0.5, 1), (0.5, 1.5), ha="center", size=9, arrowprops={"arrowstyle": "-"})
-    axis.set(xlim=(-3.6, 32.2), ylim=(-2.9, 2.1))
+    figure, axis = plt.subplots(figsize=(3.65, 2.2))
+    colours = {"sign": "none", "exponent": (BLUE, 0.25), "fraction": (ORANGE, 0.35)}
+    for row, (name, bits) in enumerate(NUMBERS.items()):
+        x, y = 0, -1.9 * row
+        axis.text(0, y + 1.15, name)
+        for (part, colour), count in zip(colours.items(), (1, *bits), strict=True):
+            label = part if row == 0 else None
+            axis.add_patch(plt.Rectangle((x, y), count, 1, fc=colour, ec=GREY, label=label))
+            axis.vlines(x + np.arange(1, count), y, y + 0.2, color=GREY, lw=0.6)
+            axis.text(x + count / 2, y + 0.55, str(count), ha="center", va="center")
+            x += count
+    axis.set(xlim=(-0.1, 32.1), ylim=(-3.9, 1.9))
     axis.axis("off")
-    figure.tight_layout()
+    figure.legend(loc="outside lower center", ncols=3)
     drawing.save(figure, "tools_numbers")
 
 

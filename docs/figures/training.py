@@ -2,7 +2,7 @@
 
     python docs/figures/training.py
 
-writes docs/images/training_*.png and the tables training_* of the notes. The valley is a quadratic
+writes docs/images/training_*.svg and the tables training_* of the notes. The valley is a quadratic
 function; the network that is trained is a small one in NumPy, on sample data, scikit-learn's
 handwritten digits of 8 x 8 pixels, so that everything takes seconds.
 """
@@ -13,6 +13,7 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's small products are faster on one core
 import drawing  # isort: skip  # before TensorFlow
+from drawing import BLUE, GREEN, GREY, INK, ORANGE  # isort: skip
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +25,7 @@ HIDDEN = 32  # units
 SMALLEST, LARGEST = 1.0, 20.0  # curvatures of the valley, along it and across
 TURNED = math.radians(25)  # the valley lies aslant, as valleys do
 START = np.array([-5.0, 1.2])  # along the valley and across
+SQUARE = (3.65, 3.3)  # inches, of some pictures
 
 # %% Backpropagation by hand
 
@@ -205,8 +207,9 @@ def draw_valley(axis) -> None:
     """Draw contours of the valley."""
     x, y = np.meshgrid(np.linspace(-6.5, 3, 200), np.linspace(-4.4, 2.6, 200))
     loss = valley_loss(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(x.shape)
-    axis.contour(x, y, loss, levels=2.0 ** np.arange(-2, 8), colors="0.75", linewidths=0.8)
-    axis.plot(0, 0, "k+", ms=9)
+    axis.contour(x, y, loss, levels=2.0 ** np.arange(-2, 8), colors=GREY, linewidths=0.5)
+    axis.plot(0, 0, "+", c=INK, ms=9)
+    axis.grid(False)
     axis.set(xlabel="$w_1$", ylabel="$w_2$", aspect="equal", xlim=(-6.5, 3), ylim=(-4.4, 2.6))
 
 
@@ -263,39 +266,40 @@ def draw_surface() -> None:
     """Draw the loss of a network in two planes, and the valley with its gradients."""
     network, start = trained_network(), new_network(0)
     rng = np.random.default_rng(1)
-    figure = plt.figure(figsize=(11.5, 3.6))
-
-    axis = figure.add_subplot(1, 3, 1, projection="3d")
+    axis = plt.subplots(figsize=SQUARE, subplot_kw={"projection": "3d"})[1]
+    axes = [axis, *drawing.panels(2, SQUARE)]
     steps = np.linspace(-1.2, 1.2, 25)
     first, second = random_direction(network, rng), random_direction(network, rng)
     loss = plane(network, first, second, steps, steps)
     axis.plot_surface(*np.meshgrid(steps, steps), loss, cmap="viridis", rcount=25, ccount=25, lw=0)
-    axis.set_xlabel("first direction", fontsize=8, labelpad=-2)
-    axis.set_ylabel("second direction", fontsize=8, labelpad=-1)
-    axis.set_zlabel("loss", fontsize=8, labelpad=-3)
-    axis.set_title("a network, two random directions", fontsize=10)
-    axis.tick_params(labelsize=7, pad=0)
-    axis.set_box_aspect(None, zoom=0.95)
+    axis.set(zlabel="loss")
+    axis.set_xlabel("first direction", labelpad=6)
+    axis.set_ylabel("second direction", labelpad=6)
+    axis.set_title("a network, two random directions")
+    for coordinate in (axis.xaxis, axis.yaxis, axis.zaxis):
+        coordinate.set_pane_color((0, 0, 0, 0))
+        coordinate.line.set_color(INK)
+    axis.set_box_aspect(None, zoom=0.85)
     axis.view_init(25, -60)
 
-    axis = figure.add_subplot(1, 3, 2)
+    axis = axes[1]
     a, b = np.linspace(-0.35, 1.35, 41), np.linspace(-0.4, 1.4, 41)
     loss = plane(network, difference(twin(network), network), difference(start, network), a, b)
     levels = np.geomspace(0.02, 6, 19)
     filled = axis.contourf(a, b, np.log10(loss), levels=np.log10(levels), extend="both")
-    bar = figure.colorbar(filled, ax=axis, ticks=np.log10([0.03, 0.1, 0.3, 1, 3]))
+    bar = axis.figure.colorbar(filled, ticks=np.log10([0.03, 0.1, 0.3, 1, 3]))
     bar.ax.set_yticklabels(["0.03", "0.1", "0.3", "1", "3"])
     bar.set_label("loss")
     for x, y, name in ((0, 0, "trained"), (1, 0, "the twin"), (0, 1, "start")):
         axis.plot(x, y, "w*", ms=11, mec="black")
         place = (0, 9) if y else (0, -16)
-        axis.annotate(
-            name, (x, y), place, textcoords="offset points", ha="center", c="white", fontsize=8
-        )
+        look = {"textcoords": "offset points", "ha": "center", "c": "black" if y else "white"}
+        axis.annotate(name, (x, y), place, **look)
     axis.set(xlabel="share of the way to the twin", ylabel="share of the way to the start")
-    axis.set_title("the same network, a plane through three points", fontsize=10)
+    axis.set_title("the same network, a plane through three points")
+    axis.grid(False)
 
-    axis = figure.add_subplot(1, 3, 3)
+    axis = axes[2]
     draw_valley(axis)
     for along, across in (
         (-5, 0.8),
@@ -311,13 +315,10 @@ def draw_surface() -> None:
         place = turn @ (along, across)
         downhill = -valley() @ place
         downhill *= 1.1 / np.linalg.norm(downhill)
-        axis.annotate(
-            "", place + downhill, place, arrowprops={"arrowstyle": "->", "color": "tab:blue"}
-        )
-        axis.plot(*place, "o", c="tab:blue", ms=3)
-    axis.set_title("a quadratic valley, and downhill", fontsize=10)
-    figure.tight_layout()
-    drawing.save(figure, "training_surface")
+        axis.annotate("", place + downhill, place, arrowprops={"arrowstyle": "->", "color": BLUE})
+        axis.plot(*place, "o", c=BLUE, ms=3)
+    axis.set_title("a quadratic valley, and downhill")
+    drawing.save_panels(axes, "training_surface")
 
 
 # %% Learning rate
@@ -335,25 +336,23 @@ def losses_by_rate() -> np.ndarray:
 
 def draw_rates() -> None:
     """Draw gradient descent with learning rates that are too small, best and too large."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.3), width_ratios=[1.3, 1, 1])
+    axes = drawing.panels(3, SQUARE)
     draw_valley(axes[0])
     for (name, rate), style in zip(RATES.items(), ("s-", "o-", "^:"), strict=True):
         places = descend(rate, 0, STEPS)
         shown = places[:13] if name == "too large" else places[:31]
         label = rf"$\eta$ = {rate:.3g}, {name}"
-        axes[0].plot(*shown.T, style, ms=3, lw=1, label=label)
-        axes[1].semilogy(valley_loss(places), style, ms=3, lw=1, markevery=5, label=label)
-    axes[0].legend(fontsize=7, loc="upper left")
-    axes[0].set_title("the valley", fontsize=10)
+        axes[0].plot(*shown.T, style, ms=3, lw=1.2, label=label)
+        axes[1].semilogy(valley_loss(places), style, ms=3, lw=1.2, markevery=5, label=label)
+    axes[0].set_title("the valley")
     axes[1].set(xlabel="step", ylabel="loss")
-    axes[1].set_title("loss in the valley", fontsize=10)
-    axes[2].loglog(DIGIT_RATES, losses_by_rate(), "o-", ms=4)
+    axes[1].set_title("loss in the valley")
+    for axis in axes[:2]:
+        axis.figure.legend(loc="outside lower center")
+    axes[2].loglog(DIGIT_RATES, losses_by_rate(), "o-")
     axes[2].set(xlabel=r"learning rate $\eta$", ylabel=f"loss after {DIGIT_STEPS} steps")
-    axes[2].set_title("a network for digits", fontsize=10)
-    for axis in axes[1:]:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "training_rates")
+    axes[2].set_title("a network for digits")
+    drawing.save_panels(axes, "training_rates")
 
 
 # %% Momentum
@@ -379,26 +378,22 @@ def adam_step(steps: int, corrected: bool) -> np.ndarray:
 
 def draw_momentum() -> None:
     """Draw gradient descent, heavy ball and Nesterov in the valley, and Adam's first steps."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.3), width_ratios=[1.3, 1, 1])
+    axes = drawing.panels(3, SQUARE)
     draw_valley(axes[0])
     for (name, settings), style in zip(METHODS.items(), ("o-", "s--", "^-."), strict=True):
         places = descend(steps=STEPS, **settings)
-        axes[0].plot(*places[:31].T, style, ms=3, lw=1, label=name)
-        axes[1].semilogy(valley_loss(places), style, ms=3, lw=1, markevery=5, label=name)
-    axes[0].legend(fontsize=7, loc="upper left")
-    axes[0].set_title("the valley", fontsize=10)
+        axes[0].plot(*places[:31].T, style, ms=3, lw=1.2, label=name)
+        axes[1].semilogy(valley_loss(places), style, ms=3, lw=1.2, markevery=5, label=name)
+    axes[0].set_title("the valley")
     axes[1].set(xlabel="step", ylabel="loss", ylim=(1e-13, 1e2))
-    axes[1].set_title("loss in the valley", fontsize=10)
-    axes[1].legend(fontsize=7)
+    axes[1].set_title("loss in the valley")
     for corrected, style, label in ((False, "--", "without correction"), (True, "-", "with it")):
         axes[2].semilogx(range(1, 5001), adam_step(5000, corrected), style, label=label)
     axes[2].set(xlabel="step", ylabel=r"length of the step / $\eta$", ylim=(0, 7.5))
-    axes[2].set_title("Adam, gradient always the same", fontsize=10)
-    axes[2].legend(fontsize=7)
-    for axis in axes[1:]:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    drawing.save(figure, "training_momentum")
+    axes[2].set_title("Adam, gradient always the same")
+    for axis in axes:
+        axis.figure.legend(loc="outside lower center", ncols=3)
+    drawing.save_panels(axes, "training_momentum")
 
 
 # %% Batches
@@ -447,33 +442,30 @@ def best_by_batch_size() -> dict[int, tuple[float, np.ndarray]]:
 
 def draw_batches() -> None:
     """Draw the scatter of mini-batch gradients, and how batches of several sizes learn."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.3))
+    axes = drawing.panels(3, SQUARE)
     sizes = 2 ** np.arange(0, 10)
     measured, single = gradient_variance(sizes, repeats=200)
-    axes[0].loglog(sizes, measured, "o", ms=4, base=2, label="measured")
-    axes[0].loglog(sizes, single / sizes, "--", c="0.4", base=2, label="variance of one / B")
+    axes[0].loglog(sizes, measured, "o", base=2, label="measured")
+    axes[0].loglog(sizes, single / sizes, "--", c=GREY, base=2, label="variance of one / B")
     left = (IMAGES - sizes) / (IMAGES - 1)
-    axes[0].loglog(sizes, single / sizes * left, c="tab:orange", base=2, label="drawn once each")
+    axes[0].loglog(sizes, single / sizes * left, c=ORANGE, base=2, label="drawn once each")
     axes[0].set(xlabel="images in the batch, $B$", ylabel="mean squared distance")
-    axes[0].set_title("from the gradient of all images", fontsize=10)
+    axes[0].set_title("from the gradient of all images")
     for (size, (rate, losses)), style in zip(
         best_by_batch_size().items(), ("o-", "s--", "^-.", "v:"), strict=True
     ):
         label = rf"B = {size}, $\eta$ = {rate:g}"
         epochs = np.arange(EPOCHS + 1)
-        axes[1].semilogy(epochs, losses, style, ms=3, lw=1, label=label)
+        axes[1].semilogy(epochs, losses, style, ms=3, lw=1.2, label=label)
         steps = epochs[1:] * (IMAGES // size)
-        axes[2].loglog(steps, losses[1:], style, ms=3, lw=1, label=label)
+        axes[2].loglog(steps, losses[1:], style, ms=3, lw=1.2, label=label)
     axes[1].set(xlabel="epoch", ylabel="loss on all images", xticks=range(0, EPOCHS + 1, 5))
-    axes[1].set_title("by images seen", fontsize=10)
+    axes[1].set_title("by images seen")
     axes[2].set(xlabel="step", ylabel="loss on all images")
-    axes[2].set_title("the same, by steps", fontsize=10)
+    axes[2].set_title("the same, by steps")
     for axis in axes:
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
-    axes[2].legend(fontsize=7)
-    figure.tight_layout()
-    drawing.save(figure, "training_batches")
+        axis.figure.legend(loc="outside lower center", ncols=1 if axis is axes[0] else 2)
+    drawing.save_panels(axes, "training_batches")
 
 
 # %% Schedules
@@ -514,23 +506,20 @@ def expected_losses(rates: np.ndarray) -> np.ndarray:
 
 def draw_schedules() -> None:
     """Draw schedules of the learning rate, and what each does to a noisy descent."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.3))
-    styles = ("k:", "-.", "--", "-", "-")
-    colours = ("0.2", "tab:gray", "tab:orange", "tab:green", "tab:blue")
+    axes = drawing.panels(2, (3.65, 3.5))
+    styles, colours = (":", "-.", "--", "-", "-"), (INK, GREY, ORANGE, GREEN, BLUE)
     for (name, shares), style, colour in zip(schedules().items(), styles, colours, strict=True):
-        look = {"ls": style.removeprefix("k"), "c": colour, "label": name}
+        look = {"ls": style, "c": colour, "label": name}
         look["lw"] = 2.5 if name == "one cycle" else 1.3
         axes[0].plot(range(1, SCHEDULE_STEPS + 1), shares, **look)
         axes[1].semilogy(expected_losses(PEAK * shares), **look)
     axes[0].set(xlabel="step", ylabel="learning rate / peak")
     axes[1].set(xlabel="step", ylabel="expected loss")
-    axes[0].set_title("schedules", fontsize=10)
-    axes[1].set_title("descent in the valley with noisy gradients", fontsize=10)
+    axes[0].set_title("schedules")
+    axes[1].set_title("descent in the valley with noisy gradients")
     for axis in axes:
-        axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7)
-    figure.tight_layout()
-    drawing.save(figure, "training_schedules")
+        axis.figure.legend(loc="outside lower center", ncols=2)
+    drawing.save_panels(axes, "training_schedules")
 
 
 # %% Checking a gradient

@@ -2,7 +2,7 @@
 
     python docs/figures/transfer.py
 
-writes docs/images/transfer_*.png and the tables transfer_* of the notes. All is sample data: the
+writes docs/images/transfer_*.svg and the tables transfer_* of the notes. All is sample data: the
 small VGG16 of models/sample_vgg16.py, which has learned to tell 20 kinds of drawn objects apart,
 and drawings of ten other kinds. The script takes two minutes, and half a minute more the first
 time, when the small VGG16 is trained: with TensorFlow's deterministic operations (`drawing.run`),
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import drawing  # isort: skip  # before TensorFlow
+from drawing import GREY  # isort: skip
 
 import architectures
 import matplotlib.pyplot as plt
@@ -169,34 +170,33 @@ CURVES = (
 
 def draw_sizes(found: dict) -> plt.Figure:
     """Draw test accuracy over the number of training images: mean and range of the subsets."""
-    figure, axis = plt.subplots(figsize=(7, 3.6))
+    figure, axis = plt.subplots(figsize=(3.65, 3.6))
     for network, layer, label, style in CURVES:
         values = np.array([found[network, layer, size] for size in SIZES])
         (line,) = axis.plot(SIZES, values.mean(axis=1), style, label=label)
         axis.fill_between(
             SIZES, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2, lw=0
         )
-    axis.axhline(0.1, color="0.6", linewidth=1)
+    axis.axhline(0.1, color=GREY, linewidth=1)
     axis.annotate("guessing", (SIZES[-1], 0.1), (0, 3), textcoords="offset points", ha="right")
     axis.set(xscale="log", ylim=(0, 1), xlabel="training images", ylabel="test accuracy")
     axis.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
     axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(loc="upper left", fontsize=9)
+    figure.legend(loc="outside lower center")
     return figure
 
 
 def draw_layers(found: dict) -> plt.Figure:
     """Draw test accuracy of a softmax regression on each layer's outputs."""
-    figure, axis = plt.subplots(figsize=(9, 3.6))
+    figure, axis = plt.subplots(figsize=(3.65, 3.9))
     curves = [("trained", size, style) for size, style in zip(LAYER_SIZES, "^so", strict=True)]
     for network, size, style in [*curves, ("untrained", LAYER_SIZES[-1], "o")]:
         values = [np.mean(found[network, layer, size]) for layer in LAYERS]
-        look = {"color": "0.5", "linestyle": "--"} if network == "untrained" else {}
+        look = {"color": GREY, "linestyle": "--"} if network == "untrained" else {}
         axis.plot(LAYERS, values, marker=style, label=f"{network}, {size:,} images", **look)
     axis.set(ylim=(0, 1), xlabel="features from", ylabel="test accuracy")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axis.tick_params("x", rotation=45)
+    figure.legend(loc="outside lower center")
     return figure
 
 
