@@ -13,6 +13,12 @@ html_title = "Deep learning for vision"
 extensions = ["myst_parser", "sphinx.ext.mathjax", "course"]
 extensions += ["sphinx_copybutton", "sphinx_design", "notfound.extension"]
 notfound_urls_prefix = os.environ.get("SITE_PREFIX", "")  # of the address of 404.html
+notfound_context = {
+    "title": "There is no page at this address",
+    "body": "<h1>There is no page at this address</h1><p>It may have moved, or the address has a "
+    f'mistake in it. The <a href="{notfound_urls_prefix or "/"}index.html">front page</a> leads to '
+    "all notes and examples; the menu has a search.</p>",
+}
 exclude_patterns = [
     "_build",
     "_ext",
@@ -24,6 +30,7 @@ exclude_patterns = [
 
 # Notes and pages of examples are Markdown, with equations, and fences for columns.
 myst_enable_extensions = ["colon_fence", "dollarmath", "linkify"]
+myst_disable_syntax = ["myst_line_comment"]  # a line may begin with the % of a number
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 

@@ -24,10 +24,10 @@ FLOAT32 = cli.number(float, -3.4e38, 3.4e38)  # what such a number can be
 
 # %% Tensors
 # A tensor is an array of numbers that are all of one kind, its dtype. Its shape has
-# one entry for each axis: () is a single number, (3,) a vector, (10000, 28, 28) ten
+# one entry for each axis: `()` is a single number, (3,) a vector, (10000, 28, 28) ten
 # thousand pictures of 28 rows and 28 columns. We use float32, as networks do: 4 bytes,
-# 7 digits, up to 3.4e38. A Python number without a point would become int32, and
-# nothing can be learned by gradients in whole numbers.
+# 7 digits, up to $3.4 \cdot 10^{38}$. A Python number without a point would become
+# int32, and nothing can be learned by gradients in whole numbers.
 
 
 def describe(name: str, tensor: tf.Tensor) -> None:
@@ -59,7 +59,9 @@ def nodes(graph: tf.Graph) -> list[tuple[str, str, str]]:
 
 
 # %% Variable
-# A tensor never changes; a variable does. The weights of a network are variables.
+# A tensor never changes: each operation makes a new one. A variable keeps its place and
+# changes what is in it. The weights of a network are variables, since training changes
+# them, a little in every step, and the graph that computes with them stays as it is.
 
 
 def add_in_place(a: tf.Tensor, b: tf.Tensor) -> tf.Variable:
@@ -70,9 +72,10 @@ def add_in_place(a: tf.Tensor, b: tf.Tensor) -> tf.Variable:
 
 
 # %% Gradient
-# The tape records operations on what it watches and goes through them backwards. If a
-# grows by 1, a * b grows by b. Training a network asks how the loss grows with each of
-# the weights.
+# The tape records operations on what it watches and goes through them backwards. If $a$
+# grows by 1, $a + b$ grows by 1 and $ab$ by $b$: these are the partial derivatives,
+# $\partial(ab) / \partial a = b$, which make up the gradient. Training a network asks
+# how the loss grows with each of the weights.
 
 
 def gradients(a: tf.Tensor, b: tf.Tensor) -> dict[str, list[float]]:
@@ -87,6 +90,14 @@ def gradients(a: tf.Tensor, b: tf.Tensor) -> dict[str, list[float]]:
 
 
 # %% Run
+# The same sum is computed in three ways, and must be the same: at once, as a graph, and
+# in a variable. `add` is called twice but traced once. Its graph has four nodes, whose
+# names the program prints: a placeholder for each input, the addition, and an identity
+# that hands on the result. Last comes the device. Where there is a GPU, TensorFlow puts
+# the work there without being asked.
+#
+# `main` is what every example has: it reads the flags, calls the functions above in
+# their order, and returns what was found, so that a test can call it, too.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -130,11 +141,12 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * 0.1 0.2, and 16777216 1: what is wrong with the sums? What does tf.float64 change?
-# * Put print("tracing") into add(): when is it printed? And tf.print("running")?
-# * Add [1, 2, 3] and [10], then [1, 2, 3] and [1, 2]: which shapes go together
+# * `0.1 0.2`, and `16777216 1`: what is wrong with the sums? What does tf.float64
+#   change?
+# * Put `print("tracing")` into add(): when is it printed? And `tf.print("running")`?
+# * Add `[1, 2, 3]` and `[10]`, then `[1, 2, 3]` and `[1, 2]`: which shapes go together
 #   (broadcasting)?
-# * return 2 * a + b in add(): which nodes come in, and what are the gradients?
+# * `return 2 * a + b` in add(): which nodes come in, and what are the gradients?
 
 if __name__ == "__main__":
     cli.run(main)

@@ -215,6 +215,9 @@ def write_projector(network: tf.keras.Model, images, labels, log: Path) -> None:
 
 
 # %% Run
+# One call fills all panels. What goes in, the training, the sweep and the test are
+# written to different folders, so TensorBoard lists them as different runs. The test
+# images are used once, when all else is done.
 
 
 def fill_panels(data: mnist.Dataset, pairs, args, dtype: tf.DType, log: Path) -> dict:
@@ -245,6 +248,12 @@ def fill_panels(data: mnist.Dataset, pairs, args, dtype: tf.DType, log: Path) ->
         tf.summary.text("report", [[k, str(v)] for k, v in metrics.items()])
     write_projector(network, data.test_images, data.test_labels, log / "test")
     return metrics
+
+
+# %% Main program
+# TensorBoard is a program of its own that reads what lies on disk: it may be started
+# before the training, meanwhile, or years later. With `--serve` this program starts it
+# first, so that the curves are seen to grow, and keeps it until Ctrl-C.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -282,9 +291,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * --learning-rate 2, then 20: in which panel do you see first what is wrong?
+# * `--learning-rate 2`, then 20: in which panel do you see first what is wrong?
 # * `tensorboard --logdir models/example02_tensorboard/logs` shows all runs: compare.
-# * UNITS = (128, 2): what becomes of the crowds in the projector, and of the mistakes?
+# * `UNITS = (128, 2)`: what becomes of the crowds in the projector, and of the
+#   mistakes?
 
 if __name__ == "__main__":
     cli.run(main)

@@ -58,9 +58,9 @@ def one_hot(labels: tf.Tensor, classes: int) -> tf.Tensor:
 # %% Augmentation
 # A network with hidden layers has more weights than there are images, and can learn
 # them by heart: the loss goes on falling for the training images and no longer for
-# others, which is called over-fitting. Against it, each image is moved by up to a
+# others, which is called overfitting. Against it, each image is moved by up to a
 # pixel, anew in every epoch: the digit stays the same, its pixels do not. Softmax
-# regression cannot over-fit much, and its templates would blur: it sees the images as
+# regression cannot overfit much, and its templates would blur: it sees the images as
 # they are.
 
 
@@ -90,9 +90,9 @@ def move(images: np.ndarray, shift: int, rng: np.random.Generator) -> np.ndarray
 # some images and is silent for others; the next layer combines such answers.
 #
 # Weights start at random, or all perceptrons of a layer would learn the same. Their
-# variance of 2 / inputs keeps the signal as strong behind a ReLU as before it (K. He et
-# al. 2015, section 2.2, https://arxiv.org/abs/1502.01852). The output layer starts at
-# zero: no opinion.
+# variance, $2 / n$ for $n$ inputs, keeps the signal as strong behind a ReLU as before
+# it (K. He et al. 2015, section 2.2, https://arxiv.org/abs/1502.01852). The output
+# layer starts at zero: no opinion.
 
 
 class Network(tf.Module):
@@ -122,11 +122,11 @@ class Network(tf.Module):
 
 # %% Loss
 # Cross-entropy: minus the logarithm of the probability that is given to the right
-# digit. It is 0 for certainty, ln 10 = 2.30 for no opinion, and grows without bound for
-# certainty of the wrong. It is computed from the logits, $-\log p_i = \log \sum_j
-# e^{z_j} - z_i$, where tf.reduce_logsumexp takes the largest logit out of the sum
-# first. The softmax and then its logarithm would be log(0) as soon as one logit is a
-# hundred below another.
+# digit. It is 0 for certainty, $\ln 10 = 2.30$ for no opinion, and grows without bound
+# for certainty of the wrong. It is computed from the logits,
+# $-\ln p_i = \ln \sum_j e^{z_j} - z_i$, where tf.reduce_logsumexp takes the largest
+# logit out of the sum first. The softmax and then its logarithm would be $\ln 0$ as
+# soon as one logit is a hundred below another.
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -185,6 +185,9 @@ def one_cycle(done: float, warm_up: float) -> float:
 
 
 # %% Evaluation
+# What a training has come to is asked of the test images, which no step has seen and no
+# choice was made on. Softmax regression can be looked into, besides: its weights have
+# the shape of an image. And the network can be asked about a picture of your own.
 
 
 def evaluate(network: Network, run: Run, data: mnist.Dataset, batch_size: int) -> dict:
@@ -238,6 +241,12 @@ def train(network: Network, shift: int, data, settings: dict, folder, args) -> R
     return run
 
 
+# %% Main program
+# Both networks learn from the same images, in the same order, by the same steps. So
+# what the second does better is owed to its hidden layers and to the moved images that
+# they need; the pictures show the mistakes of the second.
+
+
 def main(argv: list[str] | None = None) -> dict:
     """Train both networks, draw, and return the metrics; or classify a picture."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
@@ -276,12 +285,13 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * --image with a photograph of a digit that you have written: what has become of it in
-#   picture.png? Move it, turn it, write with a thinner pen: when does the network fail?
-# * --hidden 32, --hidden 2048, --hidden 128 128 128 128: does width count, or depth?
-# * SHIFT = 0: what happens to the gap between the dashed line and the solid one?
+# * `--image` with a photograph of a digit that you have written: what has become of it
+#   in picture.png? Move it, turn it, write with a thinner pen: when does the network
+#   fail?
+# * `--hidden 32`, `--hidden 2048`, `--hidden 128 128 128 128`: width, or depth?
+# * `SHIFT = 0`: what happens to the gap between the dashed line and the solid one?
 # * Leave out tf.nn.relu: how far do two hidden layers get without it?
-# * --data sample with LONGEST_GRADIENT = 1e9: what does clipping prevent?
+# * `--data sample` with `LONGEST_GRADIENT = 1e9`: what does clipping prevent?
 
 if __name__ == "__main__":
     cli.run(main)

@@ -8,8 +8,9 @@ happens in between; and one file in which the trained model is kept.
     python examples/example04_mnist_cnn_layers.py --data sample   # offline, on drawings
     python examples/example04_mnist_cnn_layers.py --image 7.png   # what digit is this?
 
-The network is of LeNet's kind (Y. LeCun et al. 1998, doi:10.1109/5.726791); images are
-turned, resized and moved as in P. Simard et al. 2003 (doi:10.1109/ICDAR.2003.1227801).
+The network is of LeNet's kind (Y. LeCun et al. 1998, https://doi.org/10.1109/5.726791);
+images are turned, resized and moved as in P. Simard et al. 2003
+(https://doi.org/10.1109/ICDAR.2003.1227801).
 docs/results.md has the measured results. Before this one: example 03, networks without
 convolutions. After it: example 05, the same network written with tf.nn, without layers.
 """
@@ -172,7 +173,9 @@ def evaluate(model: tf.keras.Model, data: mnist.Dataset) -> tuple[float, np.ndar
 
 # %% The model in a file
 # The file holds layers, weights and optimizer: who loads it needs nothing of this
-# script.
+# script. That is worth a test, since much of a model can get lost on the way to disk
+# and back: the model is loaded again at once, and must give the same logits. The same
+# file answers for a picture of your own.
 
 
 def save(model: tf.keras.Model, path: Path, images: np.ndarray) -> Path:
@@ -202,6 +205,8 @@ def classify(picture: Path, folder: Path) -> dict:
 
 # %% Run
 # The same command goes on where the last whole epoch was saved; example 06 explains it.
+# fit() is told the numbers of the first and the last epoch, and the data set those of
+# the epochs that are left, so that seeds and curves go on where they were, too.
 
 
 def train(model, run: Run, data: mnist.Dataset, count: int, logs: Path, args) -> None:
@@ -228,6 +233,13 @@ def train(model, run: Run, data: mnist.Dataset, count: int, logs: Path, args) ->
             run.callback(),
         ],
     )
+
+
+# %% Main program
+# The parts come together: data, model, loss, training, test. Two settings are Keras'
+# own and hold for all that is made after them: the seed, from which the first weights
+# are drawn, and the dtype policy, which says in what precision layers compute. A layer
+# asks for both when it is made, so they come first.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -270,13 +282,15 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * tensorboard --logdir models/example04_mnist_cnn_layers/logs: the curves of all runs.
-# * --image with a photograph of a digit that you have written: what does the network
+# * `tensorboard --logdir models/example04_mnist_cnn_layers/logs`: the curves of all
+#   runs.
+# * `--image` with a photograph of a digit that you have written: what does the network
 #   take it for, and what has become of it in picture.png?
-# * ANGLE, ZOOM or SHIFT = 0: which of them helps the most?
-# * Augment with layers: RandomRotation, RandomZoom, RandomTranslation. How much slower?
-# * layers.BatchNormalization() behind each convolution, as in example 06, or
-#   layers.Dropout(0.3) in front of the last layer: is it better after ten epochs?
+# * `ANGLE`, `ZOOM` or `SHIFT = 0`: which of them helps the most?
+# * Augment with layers: `RandomRotation`, `RandomZoom`, `RandomTranslation`. How much
+#   slower is it?
+# * `layers.BatchNormalization()` behind each convolution, as in example 06, or
+#   `layers.Dropout(0.3)` in front of the last layer: is it better after ten epochs?
 
 if __name__ == "__main__":
     cli.run(main)

@@ -44,23 +44,27 @@ ANGLE, ZOOM, SHIFT = 0.2, 0.15, 2  # by which images change at most, as in examp
 # below it, adds up, and moves on. How far it moves is the stride; whether it may reach
 # over the border, the padding:
 #
-#   "SAME"   zeros are put around the image so that it may; output = ceil(n / stride)
-#   "VALID"  it may not; output = ceil((n - kernel + 1) / stride)
+# * `"SAME"`: it may, and zeros are put around the image for it. $n$ pixels become
+#   $\lceil n / s \rceil$ with a stride of $s$.
+# * `"VALID"`: it may not. $n$ pixels become $\lceil (n - k + 1) / s \rceil$ with a
+#   kernel of $k$.
 #
-# Each kernel looks for one thing everywhere and makes one channel of the output. What
-# comes out of the layers below, and how many weights they have, without biases:
+# Each kernel looks for one thing everywhere and makes one channel of the output. A
+# kernel has a weight for each of its places and each channel of its input: the first
+# convolution has $5 \cdot 5 \cdot 1 \cdot 32 = 800$. What comes out of the layers, and
+# how many weights they have, without biases:
 #
-#   operation     kernel   stride  padding     output    weights
-#   convolution   5 x 5      2     "VALID"  12 x 12 x  32    5 * 5 *   1 *  32 =     800
-#   convolution   3 x 3      1     "VALID"  10 x 10 x  64    3 * 3 *  32 *  64 =  18,432
-#   max pooling   2 x 2      2     "VALID"   5 x  5 x  64    none
-#   convolution   3 x 3      1     "VALID"   3 x  3 x 128    3 * 3 *  64 * 128 =  73,728
-#   convolution   3 x 3      1     "SAME"    3 x  3 x 128    3 * 3 * 128 * 128 = 147,456
-#   dense                                           10    3 * 3 * 128 * 10 + 10 = 11,530
+#   operation    kernel  stride  padding         output  weights
+#   convolution  5 x 5      2    "VALID"  12 x 12 x  32      800
+#   convolution  3 x 3      1    "VALID"  10 x 10 x  64   18,432
+#   max pooling  2 x 2      2    "VALID"   5 x  5 x  64     none
+#   convolution  3 x 3      1    "VALID"   3 x  3 x 128   73,728
+#   convolution  3 x 3      1    "SAME"    3 x  3 x 128  147,456
+#   dense                                            10   11,520
 #
-# A dense layer in place of the first convolution would need 784 * 12 * 12 * 32 =
-# 3,612,672 weights to make as many outputs, and would have to learn each stroke anew at
-# every place.
+# A dense layer in place of the first convolution would need
+# $784 \cdot 12 \cdot 12 \cdot 32 = 3{,}612{,}672$ weights to make as many outputs, and
+# would have to learn each stroke anew at every place.
 
 
 class Network(tf.Module):
@@ -106,10 +110,10 @@ class Network(tf.Module):
 
 
 # %% Loss
-# Cross-entropy, the mean over the batch of -log(probability of the right digit), as in
-# example 03. With label smoothing the network is asked for 91 % certainty, not for 100
-# %, which no finite logits reach (C. Szegedy et al. 2016, section 7,
-# https://arxiv.org/abs/1512.00567).
+# Cross-entropy, the mean over the batch of $-\ln p$, where $p$ is the probability of
+# the right digit, as in example 03. With label smoothing the network is asked for 91 %
+# certainty, not for 100 %, which no finite logits reach (C. Szegedy et al. 2016,
+# section 7, https://arxiv.org/abs/1512.00567).
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -124,10 +128,12 @@ def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 # that all weights move at about the same pace, however large their gradients are (D.
 # Kingma, J. Ba 2015, https://arxiv.org/abs/1412.6980):
 #
-# $$m \leftarrow \beta_1 m + (1 - \beta_1)\,g,\quad
-#   s \leftarrow \beta_2 s + (1 - \beta_2)\,g^2,\quad
-#   w \leftarrow w - \eta\,\frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
-#   \frac{m}{\sqrt{s} + \varepsilon}$$
+# $$\begin{aligned}
+#   m &\leftarrow \beta_1 m + (1 - \beta_1)\,g, \\
+#   s &\leftarrow \beta_2 s + (1 - \beta_2)\,g^2, \\
+#   w &\leftarrow w - \eta\,\frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
+#     \frac{m}{\sqrt{s} + \varepsilon}
+# \end{aligned}$$
 #
 # Both averages begin at zero and are too small at first; the fraction with the number
 # of the step, $t$, makes up for it.
@@ -154,6 +160,14 @@ class Adam(tf.Module):
             weight.assign_sub(rate * mean / (tf.sqrt(square) + TINY))
 
 
+# %% The step as a graph
+# A batch is changed at random, goes through the network, and the tape goes back from
+# the loss to the gradients, which Adam takes into the weights. Within tf.function all
+# of this is one graph (example 01), which is traced once for batches of one shape. So
+# what differs from step to step, the learning rate and the seed, comes in as tensors: a
+# Python number would be built into the graph, and a new one would need a new graph.
+
+
 def make_train_step(network: Network, optimizer: Adam):
     """Return a compiled function that learns from a batch, changed as `seed` has it."""
 
@@ -170,6 +184,13 @@ def make_train_step(network: Network, optimizer: Adam):
     return train_step
 
 
+# %% A picture of your own
+# The weights of the last run are read from a file, so that nothing has to be trained
+# again. The picture is made to look like MNIST's: ink 255 on paper 0, fitted into 20 x
+# 20 pixels, centred by its mass (datasets/digits.py). A network knows only what it was
+# shown, and may be wrong with all confidence about what is prepared in another way.
+
+
 def classify(picture: Path, network: Network, folder: Path) -> dict:
     """Say which digit a picture shows, by what the last run has learned."""
     image = mnist.read_picture(picture)  # (28, 28, 1)
@@ -179,7 +200,10 @@ def classify(picture: Path, network: Network, folder: Path) -> dict:
 
 
 # %% Run
-# A run that was stopped ends with the weights of one that was not; example 06 explains.
+# In every epoch the images come in a new order, without which the network would learn
+# that order, too. What is drawn at random depends on the seed, the epoch and the number
+# of the step alone. So a run that was stopped and continued ends with the weights of
+# one that was not; example 06 explains how.
 
 
 def train(run: Run, network, optimizer, data: mnist.Dataset, count: int, args) -> None:
@@ -195,6 +219,13 @@ def train(run: Run, network, optimizer, data: mnist.Dataset, count: int, args) -
             run.record(train_step(images, labels, rate, seed))
         logits = predict(network.infer, data.validation_images)
         run.validate(scores(logits, data.validation_labels, LABEL_SMOOTHING))
+
+
+# %% Main program
+# The functions above in their order. In the end the network sees each test image nine
+# times, moved by up to a pixel, as example 04 explains, and the mean of nine answers
+# counts; the accuracy from one view is kept beside it, since this is what others
+# report. The weights go into a file of their own, which example 08 and example 12 read.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -234,9 +265,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * --image with a photograph of a digit that you have written: what does the network
+# * `--image` with a photograph of a digit that you have written: what does the network
 #   take it for, and what has become of it in picture.png?
-# * ANGLE = 0, SHIFT = 0, LABEL_SMOOTHING = 0: which matters, and for which loss?
+# * `ANGLE = 0`, `SHIFT = 0`, `LABEL_SMOOTHING = 0`: which matters, and for which loss?
 # * A stride of 1 in the first convolution and max pooling behind it: is it better?
 # * Replace Adam by the update rule of example 06.
 

@@ -8,10 +8,10 @@ stopped at any moment and continued.
     python examples/example06_cifar10_cnn_nn.py                # downloads 170 MB once
     python examples/example06_cifar10_cnn_nn.py --data sample  # offline, on drawings
 
-The recipe is that of residual networks (K. He et al. 2015, section 4.2,
-https://arxiv.org/abs/1512.03385: batch normalisation, SGD with momentum 0.9, weight
-decay, flips and shifts) with the one-cycle schedule of L. Smith and N. Topin (2017,
-https://arxiv.org/abs/1708.07120), on a network small enough for a laptop.
+The recipe is that of residual networks, batch normalisation, SGD with momentum 0.9,
+weight decay, flips and shifts (K. He et al. 2015, section 4.2,
+https://arxiv.org/abs/1512.03385), with the one-cycle schedule of L. Smith and N. Topin
+(2017, https://arxiv.org/abs/1708.07120), on a network small enough for a laptop.
 docs/results.md has the measured results. Before this one: example 05, a convolutional
 network for MNIST. After it: example 07, which takes over a network that others have
 trained. Example 14 shows how far the same training can be sped up.
@@ -237,6 +237,12 @@ def train(run: Run, network, optimizer, data: cifar10.Dataset, count, args) -> N
         run.validate({"validation_loss": loss, "validation_accuracy": share})
 
 
+# %% Main program
+# The settings, which name the checkpoint, are all flags that decide what a training
+# comes to: with another learning rate another run begins, and the old one stays. The
+# test images are looked at once, as they are and mirrored, when training is over.
+
+
 def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, draw, and return the metrics."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
@@ -272,9 +278,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * CHANNELS = (16, 32, 64) and (64, 128, 256): what do four times as many weights buy?
-# * SHIFT = 0 and no flips: how far do training and validation accuracy part?
-# * WARM_UP = 0.01, or a constant learning rate: what does the schedule do?
+# * `CHANNELS = (16, 32, 64)` and (64, 128, 256): what do four times as many weights
+#   buy?
+# * `SHIFT = 0` and no flips: how far do training and validation accuracy part?
+# * `WARM_UP = 0.01`, or a constant learning rate: what does the schedule do?
 # * Leave batch normalisation out: up to which learning rate does it still learn?
 # * Press Ctrl-C, give the same command again: is the test accuracy the same?
 

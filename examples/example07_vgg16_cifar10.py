@@ -49,14 +49,14 @@ BLOCKS_SIZE = 128  # pixels; an image of 32 x 32 has no more to show at 224
 POOLING = ("quarters4", "mean5")
 
 # %% 1 and 2. Download the checkpoint, reconstruct the network
-# vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016.
-# It is a checkpoint in the oldest format, V1, which TensorFlow 2 still reads. With
-# --data sample there is one of the same layout, of a VGG16 with an eighth of the width.
-# It has learned, here and in half a minute, to tell 20 kinds of drawn objects apart;
-# the ten kinds of the task are not among them.
+# vgg_16.ckpt is the original authors' network, converted for TF-slim in 2016. It is a
+# checkpoint in the oldest format, V1, which TensorFlow 2 still reads. With
+# `--data sample` there is one of the same layout, of a VGG16 with an eighth of the
+# width. It has learned, here and in half a minute, to tell 20 kinds of drawn objects
+# apart; the ten kinds of the task are not among them.
 #
-# --weights blocks takes the thirteen convolutions without the three dense layers, which
-# Keras publishes as a file of its own, a ninth as large.
+# `--weights blocks` takes the thirteen convolutions without the three dense layers,
+# which Keras publishes as a file of its own, a ninth as large.
 #
 # The checkpoint holds numbers, not layers. The layers are in models/vgg16.py, the other
 # half of this example: read it now. Each weight is checked for its name, shape, dtype.
@@ -225,8 +225,8 @@ def test_whole(network: vgg16.VGG16, images: np.ndarray) -> tuple[np.ndarray, fl
     return logits.reshape(2, -1, logits.shape[1]), speed
 
 
-# %% 6. Run, and compare with a network that has never seen an image
-# Is it what VGG16 has learned that helps, or would an untrained one do as well?
+# %% Flags
+# Five flags are this example's own; `make_parser` adds those that all examples share.
 
 
 def parse(argv: list[str] | None):
@@ -241,6 +241,10 @@ def parse(argv: list[str] | None):
     args = parser.parse_args(argv)
     args.train_images = args.train_images or TRAIN_IMAGES[args.data]
     return args
+
+
+# %% 6. Run, and compare with a network that has never seen an image
+# Is it what VGG16 has learned that helps, or would an untrained one do as well?
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -286,9 +290,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * --train-images 500: how few images are enough? How many does example 06 need?
-# * --image a photograph of your own.
-# * Use fc6's outputs in place of fc7's (VGG16.features): are they better for drawings?
+# * `--train-images 500`: how few images are enough? How many does example 06 need?
+# * `--image` a photograph of your own.
+# * Use fc6's outputs in place of fc7's (`VGG16.features`): are they better for
+#   drawings?
 
 if __name__ == "__main__":
     cli.run(main)

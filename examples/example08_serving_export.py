@@ -55,6 +55,11 @@ def set_precision(network: tf.keras.Model, dtype: tf.DType) -> None:
 # even the decoding of a file, is made of TensorFlow's operations and becomes part of
 # the graph: nobody can forget it there, or do it a little differently. It is what
 # datasets/digits.py does with OpenCV, where more care is taken: of shadows, for one.
+#
+# The graph is made before any picture comes. So the size of a picture is a tensor, too,
+# tf.shape, and whatever depends on it is computed anew in every call: tf.where chooses
+# where a Python `if` would have chosen once for all, and `tf.debugging.Assert` makes
+# the error that `raise` would make in Python.
 
 
 def digit_of(file: tf.Tensor) -> tf.Tensor:
@@ -86,11 +91,11 @@ def like_mnist(ink: tf.Tensor) -> tf.Tensor:
 
 # %% Signatures
 # What a server offers are signatures: functions whose inputs and outputs have names,
-# types and shapes. A None in a shape leaves that size open, here the number of images.
+# types and shapes. A `None` in a shape leaves that size open: the number of images.
 # A graph that runs in a session does not compare what it is fed with these shapes. The
 # network would answer something to an image of 29 x 29 pixels, and an image that comes
 # without its batch may end the whole server, in a kernel that takes four axes for
-# granted. Hence ensure_shape: it makes an error of such a request.
+# granted. Hence tf.ensure_shape: it makes an error of such a request.
 
 
 def signatures(network: tf.keras.Model) -> dict[str, Callable]:
@@ -129,7 +134,7 @@ def as_inputs(images: np.ndarray) -> dict[str, np.ndarray]:
 # %% Warm-up
 # The first request of a kind is slow, because memory is allocated and kernels are
 # chosen then. The server sends itself the requests that it finds in a TFRecord file in
-# assets.extra, and only then tells anyone that it is ready
+# `assets.extra`, and only then tells anyone that it is ready
 # (https://www.tensorflow.org/tfx/serving/saved_model_warmup).
 
 
@@ -152,7 +157,10 @@ def write_warm_up(path: Path, images: np.ndarray) -> None:
 # runs it. So does the check, with a session, TensorFlow 1's way of running a graph.
 # tf.saved_model.load would not do: it makes Python objects again, and is content with
 # models that no server can run, such as tf.saved_model.save makes of an object that
-# holds a Keras model. (Keras' own ExportArchive does it right.)
+# holds a Keras model. (Keras' own `ExportArchive` does it right.)
+#
+# Each signature gets the same images in its own form, and must find the network's
+# probabilities; the answers of one that prepares its images wrongly would be far off.
 
 
 def answers_of(folder: Path, inputs: dict[str, np.ndarray]) -> dict[str, dict]:
@@ -193,7 +201,8 @@ def check(folder: Path, network: tf.keras.Model, images: np.ndarray) -> np.ndarr
 # The server watches a folder that holds a folder for each version, named by a whole
 # number, and serves the highest. It may look at any moment. So a version is written
 # beside that folder and renamed into it when it is whole: that is one operation, and
-# nobody ever sees half a model.
+# nobody ever sees half a model. The lock is for two exports at a time, which would
+# otherwise write into one folder and choose the same number.
 
 
 def export(network: tf.keras.Model, folder: Path, data: mnist.Dataset) -> tuple:
@@ -217,7 +226,11 @@ def export(network: tf.keras.Model, folder: Path, data: mnist.Dataset) -> tuple:
     return version, classes
 
 
-# %% Run
+# %% How to serve it
+# The model has left Python: what is below its folder is all that a server needs. Docker
+# brings a server along; the folder is shown to it as /models/mnist. Without Docker the
+# same server is a program, which takes the folder as a flag. Both listen on two ports,
+# 8500 for gRPC and 8501 for REST (example 09).
 
 
 def print_how_to_serve(folder: Path) -> None:
@@ -229,6 +242,12 @@ def print_how_to_serve(folder: Path) -> None:
     tensorflow_model_server --port=8500 --rest_api_port=8501 \\
         --model_name={SERVED} --model_base_path={base}
 and ask it with  python examples/example09_serving_client.py""")
+
+
+# %% Run
+# The network comes from example 05, is exported, and only then asked: its accuracy is
+# that of the classes which the SavedModel has returned, not Python's network. So a
+# mistake of the export would be seen in it, too.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -262,7 +281,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * saved_model_cli show --all --dir models/serving/mnist/1: what does it tell?
+# * `saved_model_cli show --all --dir models/serving/mnist/1`: what does it tell?
 # * Export twice while a server runs: which version answers, and after how long?
 # * Write a digit with dark ink on light paper, photograph it, and send the file to
 #   `files`, then use `datasets.mnist.read_picture`: which is right more often, and why?

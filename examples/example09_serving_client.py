@@ -41,6 +41,7 @@ REQUESTS, UNTIMED = 100, 5  # of each size; and before them, some that do not co
 # %% What may come in place of an answer
 # Between client and server lies a network, and the server may be another one than we
 # think. What helps then is one line that says who was asked, what came, and what to do.
+# The errors of both libraries, the one for HTTP and the one for gRPC, become this line.
 
 
 def no_answer(client, what: str) -> cli.UserError:
@@ -61,16 +62,16 @@ def no_answer(client, what: str) -> cli.UserError:
 #     GET  /v1/models/mnist/metadata    its signatures
 #     POST /v1/models/mnist:predict     a question
 #
-# After the name may come /versions/2; without it, the highest version answers. In the
+# After the name may come `/versions/2`; without it, the highest version answers. In the
 # row format there is an entry for each image, in the columnar one for each tensor:
 #
 #     {"instances": [image, image]}
-#     {"predictions": [{"classes": 7, "probabilities": [...]}, {"classes": 2, ...}]}
+#     {"predictions": [{"classes": 7, "probabilities": [...]}, ...]}
 #     {"inputs": {"images": [image, image]}}
-#     {"outputs": {"classes": [7, 2], "probabilities": [[...], [...]]}}
+#     {"outputs": {"classes": [7, 2], "probabilities": [[...], ...]}}
 #
 # An image is lists in lists, all its numbers written out as digits. JSON has no bytes:
-# the content of a file becomes {"b64": "iVBORw0..."} (base64, RFC 4648, section 4).
+# the content of a file becomes `{"b64": "iVBORw0..."}` (base64, RFC 4648, section 4).
 
 
 class Rest:
@@ -119,8 +120,12 @@ class Rest:
 # %% gRPC
 # Calls of functions in another process. Arguments and results are messages, defined in
 # .proto files, from which classes are made for many languages; those of TensorFlow
-# Serving are in the package tensorflow-serving-api. They travel as bytes over HTTP/2. A
-# tensor is its type, its shape and its numbers as they lie in memory.
+# Serving are in the package `tensorflow-serving-api`. They travel as bytes over HTTP/2.
+# A tensor is its type, its shape and its numbers as they lie in memory.
+#
+# A channel is the connection, and a stub has the functions of the other side as
+# methods. The channel is "insecure", without encryption, as the server was started:
+# right on one machine or within a network of your own, and nowhere else.
 
 
 class Grpc:
@@ -149,8 +154,9 @@ class Grpc:
 
 
 # %% Status and metadata
-# A version is START, LOADING, AVAILABLE, UNLOADING or END. The metadata are signatures:
-# so a client finds out what a model takes and returns before it sends anything.
+# A version is `START`, `LOADING`, `AVAILABLE`, `UNLOADING` or `END`. The metadata are
+# signatures: so a client finds out what a model takes and returns before it sends
+# anything.
 
 
 def look_at(rest: Rest, wanted: str) -> None:
@@ -174,6 +180,9 @@ def look_at(rest: Rest, wanted: str) -> None:
 # percentile, which one request in twenty exceeds, what users complain about. A request
 # costs something whatever is in it. A batch pays that once, and one large matrix
 # product keeps a processor busier than many small ones.
+#
+# Requests follow each other, so this is how long one user waits, not how many the
+# server could answer at once. The first ones do not count: connections are opened then.
 
 
 def measure(ask: Callable, images: np.ndarray, size: int) -> list[float]:
@@ -202,7 +211,11 @@ def compare(ways: dict[str, Callable], images: np.ndarray) -> list[dict]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-# %% Run
+# %% All test images
+# Does the network answer from over there as it did at home? The accuracy tells. The two
+# ways must agree, as well: their probabilities differ by no more than is lost when
+# numbers are written out as digits. How many bytes an image takes in either says where
+# the time of the slower one goes.
 
 
 def ask_all(rest: Rest, over_grpc: Grpc, data: mnist.Dataset, folder: Path) -> dict:
@@ -223,6 +236,13 @@ def ask_all(rest: Rest, over_grpc: Grpc, data: mnist.Dataset, folder: Path) -> d
     report.plot_results(folder, "Example 09", {}, images, *guesses)
     accuracy = float(np.mean(classes == labels))
     return {"test_accuracy": accuracy, "train_seconds": 0.0, "images_per_second": speed}
+
+
+# %% Run
+# First of all the server is asked what it has: were it not there, not ready, or another
+# one, the rest would be in vain. With `--image` a file is sent as it is, and what
+# prepares it is in the served graph (example 08). Without it, all test images are sent,
+# and the ways are timed.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -260,7 +280,8 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * curl localhost:8501/v1/models/mnist/metadata: what does this script not print of it?
+# * `curl localhost:8501/v1/models/mnist/metadata`: what does this script not print of
+#   it?
 # * Export another version with example 08 meanwhile. Is a request ever refused?
 # * Send the test images as PNG files to `files`: how many bytes, and how long?
 # * Ask from several threads at once. Does the median stay? And with --enable_batching?

@@ -9,8 +9,8 @@ shuffles, decodes and augments them while the network learns; and where the time
     python examples/example10_cats_dogs_tfrecord.py --data sample  # offline, drawings
     python examples/example10_cats_dogs_tfrecord.py --photos PATH  # your own
 
-PATH is a folder with a sub-folder of photographs for each class, two or more. Kaggle's
-train.zip, or a part of it, is used if it lies in datasets/downloads/cats_dogs.
+`PATH` is a folder with a sub-folder of photographs for each class, two or more.
+Kaggle's train.zip, or a part of it, is used if it lies in datasets/downloads/cats_dogs.
 The pipeline follows TensorFlow's guide (https://www.tensorflow.org/guide/data); network
 and steps are those of example 14, which explains them and says whose they are.
 docs/results.md has the measured results. Before this one: example 09, asking a server
@@ -53,13 +53,10 @@ TIMED, TIMED_SECONDS = 400, 0.5  # images, and seconds at least, for each measur
 UNTUNED = tf.data.Options()
 UNTUNED.autotune.enabled = False  # tuning itself may hold up the end of a data set
 
-# %% Shards
+# %% Records
 # To decode and shrink a photograph anew in every epoch would take more than half as
-# long as the network. So it is done once. The small images go into TFRecord files
-# (example 02): one long file is read faster than thousands of short ones. Several long
-# ones, *shards*, can be read side by side, and in a new order, which is half of
-# shuffling. A shard gets its name when it is whole: a run that was killed goes on at
-# the next one.
+# long as the network. So it is done once, and each small image becomes a record of a
+# TFRecord file (example 02): one long file is read faster than thousands of short ones.
 
 
 def shrink(jpeg: bytes) -> bytes:
@@ -75,6 +72,12 @@ def as_record(jpeg: bytes, label: int) -> bytes:
     example.features.feature["image"].bytes_list.value.append(jpeg)
     example.features.feature["label"].int64_list.value.append(label)
     return example.SerializeToString()
+
+
+# %% Shards
+# Several long files, *shards*, can be read side by side, and in a new order, which is
+# half of shuffling. A shard gets its name when it is whole: a run that was killed goes
+# on at the next one.
 
 
 def is_whole(path: Path, count: int) -> bool:
@@ -242,6 +245,10 @@ def train(run: Run, training, shards: list[str], validation, args) -> None:
         run.validate(scores(logits, labels, airbench.LABEL_SMOOTHING))
 
 
+# %% Main program
+# Which shards there are decides the result, so their names are among the settings.
+
+
 def main(argv: list[str] | None = None) -> dict:
     """Make shards, train, evaluate, draw, and return the metrics."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
@@ -285,8 +292,8 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * A number of LIMITS, or COLOUR, 0: which one helps most? Look at augmented.png.
-# * SIZE = 64 or 128: what do more pixels cost, and what do they bring?
+# * A number of `LIMITS`, or `COLOUR`, 0: which one helps most? Look at augmented.png.
+# * `SIZE = 64` or 128: what do more pixels cost, and what do they bring?
 # * Decode before shuffling, or do not prefetch: what becomes of the images a second?
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def choose(data: Photographs, count: int, tested: int) -> tuple:
 # well look to the right, so there is twice as much to learn from; in a test, the mean
 # of both logits counts.
 #
-# With --weights blocks there is no fc7. Then a photograph's features are the largest
+# With `--weights blocks` there is no fc7. Then a photograph's features are the largest
 # value that each of the last convolution's 512 channels has anywhere in it: whether
 # something is there, not where.
 
@@ -91,6 +91,8 @@ def remember(network, source, data: Photographs, parts, folder: Path, pool4: boo
 # %% Stage 1: a new top layer
 # The top layer is the softmax regression on features that example 07 explains, on both
 # views of each photograph. The epoch with the lowest validation loss is kept.
+# Afterwards the layer becomes part of the network, so that from here on there is one
+# network from an image to its classes, whichever of the stages were gone through.
 
 
 def replace_top(network: vgg16.VGG16, features, labels, *training) -> tuple:
@@ -145,7 +147,9 @@ def fine_tune(network, pool4, labels, folder: Path, settings, restart):
 # Each of the 512 channels of the last convolution is a map of 14 x 14 that says where
 # the channel sees something. The gradient of a class's logit says how much the class
 # depends on it. So the sum of the maps, each weighted with its mean gradient, is large
-# where the network sees what speaks for the class.
+# where the network sees what speaks for the class. A ReLU leaves out what speaks
+# against it. In the picture, the sum is enlarged to the image and laid over it, from
+# blue, where nothing speaks for the class, to red.
 
 
 @tf.function(reduce_retracing=True)
@@ -181,7 +185,8 @@ def plot_grad_cam(network, images, names, path: Path, truth=()) -> Path:
 # %% Pictures of one's own
 # Kaggle's competition (https://www.kaggle.com/c/dogs-vs-cats-redux-kernels-edition)
 # wants a table `id,label`: a picture's number, and the probability of the second class,
-# a dog. With more than two classes, each has a column.
+# a dog. With more than two classes, each has a column. The pictures come one by one,
+# so that a folder may hold more of them than memory does.
 
 
 def answer_pictures(path: Path, trained: Path, weights: str, dtype) -> dict:
@@ -208,7 +213,10 @@ def answer_pictures(path: Path, trained: Path, weights: str, dtype) -> dict:
     return {"ids": names, "probabilities": np.array(rows).tolist()}
 
 
-# %% Run
+# %% Flags
+# Besides those that all examples share, these say whose photographs are learned from,
+# whose weights, and how far training goes. Fine-tuning has to be asked for, since it
+# takes time and much of the disk: what block 4 puts out is computed once and kept.
 
 
 def parse(argv: list[str] | None):
@@ -223,6 +231,13 @@ def parse(argv: list[str] | None):
     add("--image", type=Path, metavar="PATH", help="picture, or folder, to classify")
     parser.set_defaults(train_images=TRAIN_IMAGES)
     return parser.parse_args(argv)
+
+
+# %% Run
+# Photographs are chosen, what the fixed layers make of them is computed or found on
+# disk, and the two stages follow. Only what has learned is written, the last block and
+# the top layer: the rest is in VGG16's own file, and both are put together again where
+# a picture is to be classified.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -267,8 +282,8 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * --train-images 100, with and without --fine-tune: how few photographs are enough?
-# * FINE_TUNE_RATE = 1e-3: what becomes of the accuracy in the first steps, and why?
+# * `--train-images 100`, with and without `--fine-tune`: how few are enough?
+# * `FINE_TUNE_RATE = 1e-3`: what becomes of the accuracy in the first steps, and why?
 # * Look at worst_mistakes.png and grad_cam.png: does the network look at the animal?
 # * Kaggle scores the table by log loss: why does it help to clip at 0.005 and 0.995?
 

@@ -41,9 +41,9 @@ Weights = Mapping[str, np.ndarray]
 # %% The weights
 # A network is its weights, and some lines of code that compute with them. Example 05
 # has left a checkpoint, in which TensorFlow names variables after attributes of Python
-# objects: the kernel of conv2 is network/kernels/1/.ATTRIBUTES/VARIABLE_VALUE, and
+# objects: the kernel of `conv2` is `network/kernels/1/.ATTRIBUTES/VARIABLE_VALUE`, and
 # reading it takes objects with the same attributes. Others are better served by names
-# that say what each array is: "conv2/kernel".
+# that say what each array is: `conv2/kernel`.
 
 
 def find_network(path: Path | None, trained: Path, data: mnist.Dataset) -> tuple:
@@ -62,11 +62,12 @@ def find_network(path: Path | None, trained: Path, data: mnist.Dataset) -> tuple
 # text that gives its dtype and shape, and then the numbers as they lie in memory
 # (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 #
-# * The line says '<f4': floats of 4 bytes, the lowest byte first, "little-endian". Some
+# * The line says `<f4`: floats of 4 bytes, the lowest byte first, "little-endian". Some
 #   processors keep them the other way round; we write this way on all of them.
 # * An .npy file may also hold Python objects, as a pickle; and reading a pickle runs
-#   whatever program is in it. With allow_pickle=False that is an error.
+#   whatever program is in it. With `allow_pickle=False` that is an error.
 # * What we rely on is checked: a kernel of the wrong shape may fit, and answer wrongly.
+#   The line of an error names the array, what was found, and what was expected.
 
 
 def weights_to_npz(path: Path, weights: Weights) -> Path:
@@ -152,15 +153,19 @@ def numpy_logits(weights: Weights, images: Array) -> Array:
 # %% The network in PyTorch
 # PyTorch computes the same, with its axes in another order:
 #
-#                 TensorFlow, and NumPy above         PyTorch
-#   images        (N, height, width, channels)        (N, channels, height, width)
-#   convolution   (height, width, in, out)            (out, in, height, width)
-#   dense         (in, out)                           (out, in)
+#                TensorFlow, NumPy          PyTorch
+#   images       (N, height, width, in)     (N, in, height, width)
+#   convolution  (height, width, in, out)   (out, in, height, width)
+#   dense        (in, out)                  (out, in)
 #
 # Beware of the dense layer. Its 1152 inputs are an image of 3 x 3 pixels and 128
 # channels in one row: here pixel by pixel, in PyTorch channel by channel. So its kernel
 # is seen as one of a convolution that covers the image, turned as the others are, and
 # made flat again. Transposed only, it would fit as well, and give wrong answers.
+#
+# Padding has no names here: `padding=1` puts one row of zeros on each side, which is
+# TensorFlow's `"SAME"` for a kernel of 3 x 3 and a stride of 1. Images come with the
+# channels first, so `permute` turns them before the first layer.
 
 
 def weights_for_pytorch(weights: Weights) -> dict[str, Array]:
@@ -193,9 +198,9 @@ def pytorch_logits(weights: Weights, images: Array) -> Array:
 
 
 # %% A file for MATLAB
-# In MATLAB, load("mnist_cnn.mat") makes a struct of each layer; conv2.kernel is 3 x 3 x
-# 32 x 64, which is the order of axes of its convolution2dLayer. A .mat file has no
-# arrays with one axis, and holds the elements column by column: scipy sees to both.
+# In MATLAB, `load("mnist_cnn.mat")` makes a struct of each layer; `conv2.kernel` is
+# 3 x 3 x 32 x 64, the order of axes of its `convolution2dLayer`. A .mat file has no
+# arrays with one axis, and holds the elements column by column: SciPy sees to both.
 
 
 def weights_to_mat(path: Path, weights: Weights) -> Path:
@@ -209,7 +214,11 @@ def weights_to_mat(path: Path, weights: Weights) -> Path:
     return path
 
 
-# %% Run
+# %% Comparison
+# Three libraries compute the same sums in different orders, and rounding differs with
+# the order. So the logits are not the same to the last bit, but within `TOLERANCE` of
+# each other; a kernel with two axes exchanged would be far outside of it. Each library
+# is called once before it is timed, for what it does only once.
 
 
 def compare(libraries: dict[str, Callable], images: Array, labels: Array) -> dict:
@@ -230,6 +239,13 @@ def compare(libraries: dict[str, Callable], images: Array, labels: Array) -> dic
         figures[name] = {"test_accuracy": share, "largest_difference": difference}
         figures[name]["images_per_second"] = speed
     return figures
+
+
+# %% Run
+# The weights go into the file and are read from it again, so that what follows computes
+# with what a stranger would find there. PyTorch is compared where it is installed;
+# nothing else of this repository needs it. The setting of TensorFloat-32 is for GPUs,
+# some of which would round the numbers to three digits on the way.
 
 
 def main(argv: list[str] | None = None) -> dict:

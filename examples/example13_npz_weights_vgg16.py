@@ -41,18 +41,14 @@ Arrays = Iterable[tuple[str, np.ndarray]]  # names and arrays, one after another
 # convert a file, one array at a time is enough: what reads a file is a generator, which
 # yields a name and an array, and reads the next one when it is asked for it, such as
 # `each_array` in models/vgg16_files.py, which knows all formats of VGG16.
-#
+
 # %% 1. What is inside an .npz file
-# It is a zip archive, and each of its members an .npy file with one array
-# (https://numpy.org/neps/nep-0001-npy-format.html):
-#
-#   .npz   members, each behind a header, and at the end a directory of them, with the
-#          place, size and checksum (CRC-32) of each
-#   .npy   \x93NUMPY, the version, the length of the text that follows;
-#          {'descr': '<f4', 'fortran_order': False, 'shape': (3, 3, 3, 64), }
-#          and the numbers, as they lie in memory
-#
-# np.savez wants all arrays at once, but an archive can grow member by member.
+# It is a zip archive: members, each behind a header, and at the end a directory with
+# place, size and checksum (CRC-32) of each. Each member is an .npy file with one array
+# (https://numpy.org/neps/nep-0001-npy-format.html): `\x93NUMPY`, the version, the
+# length of a text such as `{'descr': '<f4', 'fortran_order': False, 'shape': (64,), }`,
+# the text, and the numbers as they lie in memory. np.savez wants all arrays at once,
+# but an archive can grow member by member.
 
 
 def write_npz(path: Path, arrays: Arrays) -> Path:
@@ -122,8 +118,8 @@ def load_by_name(title: str, variables: Mapping, arrays: Arrays) -> dict:
 
 # %% 3. Half the space: float16
 # A float32 has 24 binary digits. A float16 has 11, ends at 65,504, and has ever fewer
-# digits below 0.00006. Weights are found by small, noisy steps, and do not need what is
-# lost. Only storage is halved here: when they are loaded, they become float32 again.
+# digits below $6 \cdot 10^{-5}$. Weights are found by small, noisy steps, and do not
+# need what is lost. Only storage is halved: loaded, they become float32 again.
 
 
 def as_float16(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
@@ -138,8 +134,8 @@ def as_float16(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
 
 # %% 4. Keras' file
 # A .weights.h5 file is in the HDF5 format: folders of arrays, in one file. Keras counts
-# the layers of a class: layers/conv2d/vars/0 is the kernel of the first convolution and
-# vars/1 its bias, layers/conv2d_1/vars/0 the kernel of the second.
+# the layers of a class: `layers/conv2d/vars/0` is the kernel of the first convolution,
+# `vars/1` its bias, `layers/conv2d_1/vars/0` the kernel of the second.
 #
 # * Dense layers: TF-slim's fc6 is a convolution whose kernel covers the whole last
 #   image, (7, 7, 512, 4096). Keras writes this image out in one row and multiplies by a
@@ -172,6 +168,11 @@ def write_keras(path: Path, arrays: Arrays, config: vgg16.Config) -> Path:
     return path
 
 
+# %% Keras' network
+# The file holds arrays and no layers: who loads it builds the same layers first. If one
+# were missing, Keras would count differently, and refuse the file.
+
+
 def keras_vgg16(config: vgg16.Config) -> tf.keras.Model:
     """Build VGG16 of Keras' layers; tf.keras.applications has only the full size."""
     layers = tf.keras.layers
@@ -191,7 +192,9 @@ def keras_vgg16(config: vgg16.Config) -> tf.keras.Model:
     return tf.keras.Sequential(stack)
 
 
-# %% Run
+# %% The same answers
+# Whether a file is right is seen in what comes out of a network: each side prepares the
+# same photographs in its own way.
 
 
 def get_crops(size: int, seed: int) -> np.ndarray:
@@ -216,6 +219,10 @@ def predict_with_keras(path: Path, config: vgg16.Config, images) -> np.ndarray:
     return model.predict(inputs, BATCH, verbose=0)
 
 
+# %% There and back
+# What two converters have written must be the same again, bit by bit.
+
+
 def convert(path: Path, folder: Path) -> tuple[Path, Path]:
     """Convert a file to .npz and to a checkpoint; compare every bit; return both."""
     npz = write_npz(folder / "vgg_16.npz", vgg16_files.each_array(path))
@@ -237,6 +244,10 @@ def load(npz: Path) -> vgg16.VGG16:
     below = {n: v for n, v in network.weights.items() if "/fc8/" not in n}
     load_by_name("all but the top", below, read_npz(npz))
     return network
+
+
+# %% Run
+# Each step prints what came of it; differences are shares of the largest output.
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -281,9 +292,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * Read vgg_16.npz with dict(np.load(...)): how long does it take, how much memory?
+# * Read vgg_16.npz with `dict(np.load(...))`: how long does it take, how much memory?
 # * Round to fewer digits still, 8 bits and a scale for each channel: what is left?
-# * Examples 07 and 11 take a file of yours, too: --weights vgg_16.npz.
+# * Examples 07 and 11 take a file of yours, too: `--weights vgg_16.npz`.
 
 if __name__ == "__main__":
     cli.run(main)

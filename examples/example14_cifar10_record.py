@@ -13,7 +13,6 @@ https://arxiv.org/abs/2404.00498, https://kellerjordan.github.io/posts/muon/). I
 back to tysam-code's hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10) and David
 Page (https://www.myrtle.ai/2018/09/24/how_to_train_your_resnet/). For two cores in
 place of a GPU, our network is smaller, with ReLU, and so are the batches.
-
 docs/results.md has the measured results. Before this one: example 13, the weights of
 VGG16 in one file. After it: nothing yet.
 """
@@ -250,6 +249,10 @@ def train(run: Run, training: Training, data: cifar10.Dataset, count, args) -> N
         run.validate({"validation_loss": loss, "validation_accuracy": share})
 
 
+# %% Main program
+# Whitening is computed from a thousand images, so the network is made after the data.
+
+
 def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, draw, and return the metrics."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
@@ -287,10 +290,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * --channels 64 256 256 --epochs 32 --cutout 12: a long run, of half an hour.
-# * SMALL_SHARE = 0, LABEL_SMOOTHING = 0, WARM_UP = 0.5: which costs the most accuracy?
-# * Let `orthogonal` return its matrix as it is: plain SGD, with --learning-rate 1,
-#   MOMENTUM = 0.85, HEAD_RATE = 1, OFFSET_RATE = 8. How many more epochs does it need?
+# * `--channels 64 256 256 --epochs 32 --cutout 12`: a long run, of half an hour.
+# * `SMALL_SHARE = 0`, `LABEL_SMOOTHING = 0`, `WARM_UP = 0.5`: which costs most?
+# * Let `orthogonal` return its matrix as it is: plain SGD, with `--learning-rate 1`,
+#   `MOMENTUM = 0.85`, `HEAD_RATE = 1`, `OFFSET_RATE = 8`. How many more epochs?
 # * Replace tf.nn.relu with tf.nn.gelu: is it better by the epoch, and by the second?
 
 if __name__ == "__main__":

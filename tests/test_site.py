@@ -39,6 +39,7 @@ import sys  # one
 # %% Data
 # Prose with a table:
 #
+#       x
 #   a   1
 #   b   2
 #
@@ -70,7 +71,7 @@ def test_a_script_is_read_cell_by_cell(tmp_path):
     assert data.heading == "Data"
     assert data.code == 'def load():\n    """Not prose."""'
     assert SCRIPT.splitlines()[data.line - 1] == "def load():"
-    assert "```text\na   1\nb   2\n```" in data.prose
+    assert "```text\n    x\na   1\nb   2\n```" in data.prose
     assert data.prose.endswith("More.\n\n* a list, whose\n  lines are indented")
     assert last.code.startswith("if __name__")
     assert example.label("What to try next") == "example05-what-to-try-next"
@@ -379,6 +380,16 @@ def test_prose_stands_beside_code_where_there_is_room(browser):
     assert browser.evaluate(f"{lines}.every((e) => e.scrollWidth <= e.clientWidth)")
     browser.resize(390)
     assert browser.evaluate(f"{prose}.bottom <= {code}.top")
+
+
+@built
+def test_commands_and_short_code_are_not_torn_apart(browser):
+    browser.resize(390)
+    open_page(browser, LOOKED_AT["long output"])
+    pieces = ".highlight-command :is(.nb, .n, .c1), p > code.short"
+    pieces = f"[...document.querySelectorAll('{pieces}')]"
+    assert browser.evaluate(f"{pieces}.length") > 20
+    assert browser.evaluate(f"{pieces}.every((e) => e.getClientRects().length == 1)")
 
 
 @built

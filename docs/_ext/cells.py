@@ -90,7 +90,7 @@ def as_markdown(lines: list[str]) -> str:
             listing.append("")
         else:
             if listing:
-                text = textwrap.dedent("\n".join(listing)).strip()
+                text = textwrap.dedent("\n".join(listing)).strip("\n")
                 made += ["", "```text", text, "```", ""]
                 listing = []
             made.append(line)

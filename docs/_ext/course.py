@@ -14,14 +14,18 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
+from typing import ClassVar
 
 import cells
 import results
 from cells import DOCS, ROOT, Example, Mention
 from docutils import nodes
+from pygments.lexer import RegexLexer
+from pygments.token import Comment, Name, Whitespace
 from sphinx.application import Sphinx
 
 REPOSITORY_FILES = "../.."  # from a page in docs/examples/ or docs/source/
+LONGEST_PIECE, LONGEST_WORD = 32, 40  # characters of code in a text that stay on one line
 
 
 def write(path: Path, text: str) -> None:
@@ -42,31 +46,59 @@ SAYS_LITTLE = {
 # %% Pages
 
 
-# What stands for itself in the prose of a cell; then what becomes a link, or code.
+# What stands for itself in the prose of a cell; then what becomes a link, a listing, or code.
 PROSE = re.compile(
-    r"^ {4}[^\n]*|```.*?^```|`[^`]*`|\$[^$]*\$|https?://\S+"
-    r"|(?P<words>[Ee]xample (?P<number>\d\d))\b"
+    r"```.*?^```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|https?://\S+"
+    r"|(?P<commands>(?:^ {4}[^\n]*\n?)+)"
+    r"|(?P<words>[Ee]xample)\s(?P<number>\d\d)\b"
     r"|(?P<results>docs/results\.md)"
     r"|(?P<script>\b(?:models|datasets|examples/helpers)/\w+\.py\b)"
-    r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][a-z-]*"
-    r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]+_[a-z_]+\b)",
+    r"|(?P<times>(?<=\d)\sx\s(?=\d))"
+    r"|(?P<code>\b(?:tf|np|keras|layers)\.[\w.]*\w(?:\(\))?|\b\w+\(\)|(?<![\w-])--[a-z][\w-]*"
+    r"|(?<![\w/.])[\w.]*\.(?:ckpt|csv|h5|mat|npy|npz|png|proto|zip)\b"
+    r"|\b[A-Z]+_[A-Z_]+\b|\b[a-z]\w*_\w+\b|\bb?(?:u?int|float)(?:8|16|32|64)\b"
+    r"|\b(?:conv|fc|pool)\d\b|(?<![\w/])datasets/[\w/]+"
+    r"|\((?:[A-Z]|\d+),[\w, \n]*\))",
     re.MULTILINE | re.DOTALL,
 )
 
 
 def with_links(prose: str, examples: dict[str, Example]) -> str:
-    """Make links of what the prose of a cell names: examples, scripts; and code of code's names."""
+    """Make links of what the prose of a cell names: examples, scripts; and code of code's names.
+
+    Commands become listings, and 3 x 3 gets its sign.
+    """
 
     def replacement(found: re.Match) -> str:
+        if found["commands"]:
+            return f"```command\n{textwrap.dedent(found[0]).rstrip()}\n```\n"
         if found["number"] in examples:
-            return f"[{found['words']}]({examples[found['number']].path.stem}.md)"
+            name = f"{found['words']}\N{NO-BREAK SPACE}{found['number']}"
+            return f"[{name}]({examples[found['number']].path.stem}.md)"
         if found["results"]:
             return "[`docs/results.md`](../results.md)"
         if found["script"]:
             return f"[`{found[0]}`](/source/{found[0]}.md)"
+        if found["times"]:
+            return " × "
         return f"`{found[0]}`" if found["code"] else found[0]
 
     return PROSE.sub(replacement, prose)
+
+
+class CommandLexer(RegexLexer):
+    """Marks what must not be torn apart where a command is too long for its column."""
+
+    name = "Command"
+    flags = re.MULTILINE
+    tokens: ClassVar = {
+        "root": [
+            (r"^\S+", Name.Builtin),
+            (r"#.*", Comment.Single),
+            (r"\S+", Name),
+            (r"\s+", Whitespace),
+        ]
+    }
 
 
 def as_links(places: list[Mention]) -> str:
@@ -74,7 +106,8 @@ def as_links(places: list[Mention]) -> str:
     notes: dict[str, list[str]] = {}
     for place in places:
         page, anchor = f"../notes/{place.note}.md", cells.anchor(place.section)
-        sections = notes.setdefault(f"[{place.title}]({page})", [])
+        title = place.title.replace(" ", "\N{NO-BREAK SPACE}", 1)  # 10. Transfer learning
+        sections = notes.setdefault(f"[{title}]({page})", [])
         if place.section not in ("", "Exercises"):
             sections.append(f"[{place.section}]({page}#{anchor})")
     lines = [f"{note}: {', '.join(found)}" if found else note for note, found in notes.items()]
@@ -111,6 +144,32 @@ def example_page(example: Example, examples, mentions) -> str:
     return "\n".join(parts)
 
 
+PANELS = {
+    "audio": "Audio, a chirp to listen to, alone and under noise.",
+    "distributions": "Distributions, how weights and gradients are spread, step by step, in bands.",
+    "graphs": "Graphs, with network, loss and gradients as boxes that can be opened.",
+    "histograms": "Histograms, the same numbers as hills, one behind the other.",
+    "hparams": "HParams, six short runs with their settings and their accuracies.",
+    "images": "Images, the confusion matrix after an epoch; the slider leads to earlier ones.",
+    "pr_curves": "PR Curves, precision by recall for each digit, in validation and test.",
+    "profile": "Profile, on what a step has spent its time.",
+    "projector": "Projector, images as points in the last hidden layer, projected to three axes.",
+    "scalars": "Scalars, two runs' accuracies in one chart, and the learning rate as it falls.",
+    "text": "Text, how the run was made and what came of it.",
+    "timeseries": "Time Series, the curves and pictures of all runs on one page.",
+}
+CAPTIONS = {
+    "confusion_matrix": "Confusion matrix: a row for each true class, a column for each answer; "
+    "what is right lies on the diagonal.",
+    "learning_curves": "Learning curves: loss and accuracy by epoch, in training and validation.",
+    "worst_mistakes": "The mistakes of which the network was surest: what it says, what it is.",
+    "grad_cam": "Where the network looks: each image beside what in it speaks for the answer.",
+    "first_kernels": "The kernels of the first layer, as small colour images.",
+    "templates": "Templates: red pixels speak for a digit, blue ones against it.",
+    "picture": "A picture as the network was given it, and the likeliest class.",
+} | {panel: f"TensorBoard on sample data: {text}" for panel, text in PANELS.items()}
+
+
 def recorded_runs(number: str) -> str:
     """Return what the recorded runs of an example have printed and drawn."""
     parts = []
@@ -123,9 +182,9 @@ def recorded_runs(number: str) -> str:
         listing = f"```{{code-block}} text\n{output}\n```"
         parts.append(f":::{{container}} run-output\n{listing}\n:::\n")
         for picture in results.pictures_of(path):
-            what = picture.stem.removeprefix(path.stem.removesuffix("_default")).strip("_")
-            what = what.replace("_", " ").capitalize()
-            parts.append(f"![{what} of the run](../images/{picture.name})\n\n*{what}.*\n")
+            shown = [text for end, text in CAPTIONS.items() if picture.stem.endswith(end)]
+            text = shown[0] if shown else picture.stem.replace("_", " ")
+            parts.append(f"![{text}](../images/{picture.name})\n\n*{text}*\n")
     return "\n".join(parts)
 
 
@@ -234,9 +293,36 @@ def describe(app: Sphinx, page: str, template: str, context: dict, tree: nodes.d
         return
 
 
+def keep_together(app: Sphinx, tree: nodes.document) -> None:
+    """See to what no line shall break: short code, 5 %, 3 × 3, a formula and what touches it."""
+    for literal in tree.findall(nodes.literal):
+        text = literal.astext()
+        longest = max(map(len, text.split()), default=0)
+        if longest > LONGEST_WORD or isinstance(literal.parent, nodes.title):
+            literal["classes"].append("long")
+        elif len(text) <= LONGEST_PIECE:
+            literal["classes"].append("short")
+    for text in list(tree.findall(nodes.Text)):
+        if not isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.math):
+            tied = re.sub(r"(?<=\d)\s(?=[%×])|(?<=×)\s(?=\d)", "\N{NO-BREAK SPACE}", text)
+            text.parent.replace(text, nodes.Text(tied))
+    for formula in list(tree.findall(nodes.math)):
+        line, place = formula.parent, formula.parent.index(formula)
+        near = [line[i] if 0 <= i < len(line) else "" for i in (place - 1, place + 1)]
+        left, right = (text if isinstance(text, nodes.Text) else "" for text in near)
+        before, start = re.fullmatch(r"(.*?)(\S*)", left, re.DOTALL).groups()
+        end, after = re.fullmatch(r"(\S*)(.*)", right, re.DOTALL).groups()
+        whole = nodes.inline("", "", nodes.Text(start), formula, nodes.Text(end))
+        whole["classes"].append("short")
+        parts = [nodes.Text(before), whole, nodes.Text(after)]
+        line[place - bool(left) : place + 1 + bool(right)] = parts
+
+
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
     app.connect("html-page-context", describe, priority=900)  # after the theme
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_pages)
+    app.connect("doctree-read", keep_together)
+    app.add_lexer("command", CommandLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
