@@ -33,33 +33,30 @@ from models.convolution import TwoScales
 from models.training import count_parameters, one_cycle
 
 NAME = Path(__file__).stem
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 40, 8, 3e-3  # Adam's, at the peak
-WARM_UP = 0.1  # share of the steps in which the learning rate rises
+EPOCHS, BATCH_SIZE = 45, 4
+LEARNING_RATE, WARM_UP = 2e-3, 0.1  # Adam's, at the peak; share of steps until then
 WIDTH, HEIGHT, STRIDE = 320, 240, 8  # pixels: of the images, and between grid points
 REACH = 12  # pixels around an object's centre within which grid points answer for it
 BOX_WEIGHT = 2  # of the boxes' loss
 SUPPRESS = 0.55  # IoU above which the less certain of two boxes is a double
-LEAST, MOST = 0.02, 100  # the lowest score, boxes of a class in a photograph
-COUNTED = 0.4  # the score from which a box is counted, and drawn
+LEAST, MOST, COUNTED = 0.02, 100, 0.4  # lowest score; boxes of a class; score to count
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a box is a hit
 
 # %% Data and targets
-# Photographs of blood, with a box around each cell (datasets/bccd.py). In training they
-# are mirrored, resized, moved and recoloured at random (`change` in models/boxes.py).
-#
-# Over the image lies a grid of 40 x 30 points. Those near an object's centre are to
-# name its class and draw its box, all others to name nothing. Where objects are close
-# to each other, the smallest one counts.
+# Photographs of blood, with a box around each cell (datasets/bccd.py), are mirrored,
+# resized, moved and recoloured for training (models/boxes.py). Over them lies a grid of
+# 40 x 30 points. Those near an object's centre are to name its class and draw its box,
+# all others to name nothing. Where objects are close, the smallest one counts.
 
 GRID = np.meshgrid(np.arange(0.5, WIDTH / STRIDE), np.arange(0.5, HEIGHT / STRIDE))
 GRID = STRIDE * np.stack(GRID, axis=-1).astype(np.float32)  # (30, 40, 2): x and y
 
 
 def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tuple:
-    """Return the image, and for each point of the grid a class, -1 for none, and a box."""
+    """Return the image, and for each point a class, -1 for none, and a box."""
     classes = np.full(GRID.shape[:2], -1, np.int32)
     targets = np.zeros((*classes.shape, 4), np.float32)
-    for i in np.argsort(-area(boxes).numpy()):  # the smallest last
+    for i in np.argsort(-area(boxes)):  # the smallest last
         low, high = boxes[i, :2], boxes[i, 2:]
         near = (low < GRID) & (high > GRID) & (np.abs(GRID - (low + high) / 2) < REACH)
         where = near.all(axis=-1)
@@ -68,11 +65,10 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 
 
 # %% Model
-# A *one-stage* detector: one look, and all is said. Convolutions at two scales
-# (`TwoScales` in models/convolution.py) bring the image down to the grid. The last
-# layer gives each point a logit for each class, and the logarithms of the distances to
-# the four edges of a box. With --weights blocks, the convolutions begin behind block 4
-# of VGG16 (example 07), which stays as it is.
+# A *one-stage* detector. Convolutions at two scales (`TwoScales` in
+# models/convolution.py) bring the image down to the grid; with --weights blocks, they
+# begin behind block 4 of VGG16 (example 07), which stays as it is. The last layer gives
+# each point a logit for each class, and the distances to its box's edges as logarithms.
 
 
 class Detector(tf.Module):
@@ -97,40 +93,38 @@ class Detector(tf.Module):
 
 
 # %% Loss
-# How well a box fits is its *intersection over union* with the true one, IoU (note 9);
-# its loss is 1 less the generalised IoU (models/boxes.py), which has a gradient for
-# boxes that do not touch, too. For the classes, the *focal loss* (T.-Y. Lin et al.
-# 2017, https://arxiv.org/abs/1708.02002) weights each cross-entropy by the square of
-# the error, or the many points that rightly see nothing would outweigh all others. What
-# is wanted of a class is not 1 but the box's IoU: so the score says how good a box is.
+# The loss of a box is 1 less its IoU (note 9), generalised to have a gradient where
+# boxes do not touch, too (models/boxes.py). For the classes, the *focal loss* (T.-Y.
+# Lin et al. 2017, https://arxiv.org/abs/1708.02002) weights each cross-entropy by the
+# square of the error, or the many points that see nothing would outweigh all others.
+# What is wanted is not 1 but the box's IoU: then the score says how good a box is.
 
 
 def losses(logits, boxes, classes, targets) -> dict[str, tf.Tensor]:
     """Return the loss, and its parts, each for one of the points that see an object."""
     seen = classes >= 0
     count = tf.reduce_sum(tf.cast(seen, tf.float32)) + 1
-    iou, giou = overlap(boxes[seen], targets[seen])
-    where, shape = tf.where(seen), tf.shape(classes, tf.int64)
-    fit = tf.scatter_nd(where, tf.stop_gradient(iou), shape)[..., None]
-    wanted = fit * tf.one_hot(classes, logits.shape[-1])
+    iou, giou = overlap(boxes, tf.where(seen[..., None], targets, boxes))
+    fit = tf.stop_gradient(iou)[..., None]
+    wanted = fit * tf.one_hot(classes, logits.shape[-1])  # zeros for class -1
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits)
     focal = tf.reduce_sum((wanted - tf.sigmoid(logits)) ** 2 * entropy) / count
-    of_boxes = tf.reduce_sum(1 - giou) / count
+    of_boxes = tf.reduce_sum(1 - giou[seen]) / count
     return {"loss": focal + BOX_WEIGHT * of_boxes, "box_loss": of_boxes}
 
 
 # %% Suppression
-# Several points see one object. *Non-maximum suppression* keeps the surest box, strikes
-# out all that overlap it by more than a threshold, and goes on with what is left.
+# Several points see one object. *Non-maximum suppression* keeps the surest box, removes
+# all that overlap it by more than a threshold, and goes on with what is left.
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     """Return which of the boxes (N, 4) are kept, the surest first."""
-    left, kept = list(np.argsort(-scores, kind="stable")), []
-    overlaps = overlap(boxes[:, None], boxes)[0].numpy()
-    while left and len(kept) < MOST:
+    left, kept = np.argsort(-scores, kind="stable"), []
+    while len(left) and len(kept) < MOST:
         kept.append(left[0])
-        left = [i for i in left[1:] if overlaps[kept[-1], i] <= threshold]
+        overlaps, _ = overlap(boxes[left[0]], boxes[left[1:]])
+        left = left[1:][overlaps <= threshold]
     return kept
 
 
@@ -149,17 +143,16 @@ def detect(detector: Detector, image: np.ndarray, threshold: float = SUPPRESS) -
 
 # %% Average precision
 # A box is a hit if it overlaps an object that no surer box has found. Down the list of
-# scores, *recall*, the share of objects found, rises, and *precision*, the share of
-# hits among the boxes, mostly falls. *Average precision* (AP) is the mean of the
-# precision at the recalls 0, 0.01 to 1, where the highest precision at this recall or
-# more counts. Its mean over the classes, mAP, is for one threshold of the IoU, 0.5 (as
-# in VOC), or the mean of ten (https://cocodataset.org/#detection-eval).
+# scores, *recall*, the share of objects found, rises; *precision*, the share of hits,
+# mostly falls. *Average precision* (AP) is its mean at the recalls 0, 0.01 to 1, the
+# highest at this recall or more. mAP is its mean over the classes, and, in COCO's form
+# (https://cocodataset.org/#detection-eval), over ten thresholds of the IoU.
 
 
 def match(boxes: np.ndarray, truth: np.ndarray, threshold: float) -> np.ndarray:
     """Tell which of the boxes, the surest first, are hits."""
     hits = np.zeros(len(boxes), bool)
-    overlaps = overlap(boxes[:, None], truth.astype(np.float64))[0].numpy()
+    overlaps, _ = overlap(boxes[:, None], truth.astype(np.float64))
     for i, row in enumerate(overlaps if len(truth) else ()):
         if row.max() >= threshold:
             hits[i], overlaps[:, row.argmax()] = True, -1
@@ -190,7 +183,6 @@ def evaluate(found: list, photographs: list) -> np.ndarray:
 
 
 # %% Counting and pictures
-# Who wants to know how many cells there are takes the boxes from some score on.
 
 
 def count_error(found: list, photographs: list) -> float:
@@ -204,18 +196,16 @@ def plot_answers(detector: Detector, photographs: list, path: Path) -> Path:
     """Draw what is found in photographs, the first one also without suppression."""
     image, captions = photographs[0][0], ["before suppression", "after"]
     pages = [draw_found(image, detect(detector, image, 1), COUNTED)]
-    for image, truth, _ in photographs:
-        pages.append(draw_found(image, detect(detector, image), COUNTED, truth))
-    title = "Example 15: true boxes white, those found with their scores"
-    return report.plot_images(np.array(pages), path, title, captions, 3, 4)
+    for x, truth, _ in photographs:
+        pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
+    return report.plot_images(pages, path, "True boxes are white", captions, 3, 4)
 
 
 def plot_precision(curves: np.ndarray, names, path: Path) -> Path:
     """Draw precision over recall of each class, at an IoU of 0.5."""
-    figure, axis = report.plt.subplots(figsize=(6, 4))
-    axis.plot(np.linspace(0, 1, 101), curves[:, 0].T, label=list(names))
+    figure, axis = report.plt.subplots()
+    axis.legend(axis.plot(np.linspace(0, 1, 101), curves[:, 0].T), names)
     axis.set(xlabel="recall", ylabel="precision", title="Example 15, IoU of 0.5")
-    axis.legend()
     return report.save_figure(figure, path)
 
 
@@ -225,14 +215,13 @@ def answer(path: Path, base, folder: Path, dtype) -> dict:
         names = json.loads((folder / "metrics.json").read_text())["class_names"]
     detector = Detector(len(names), base, dtype, seed=0)
     saved.read_weights(detector, folder, __file__)
-    image = cv2.resize(pictures.read_picture(path), (WIDTH, HEIGHT), cv2.INTER_AREA)
+    image = cv2.resize(pictures.read_picture(path), (WIDTH, HEIGHT))
     found = detect(detector, image)
-    counts = [int(np.sum(scores > COUNTED)) for _, scores in found]
-    print(*map("{:4}  {}".format, counts, names), sep="\n")
-    drawn, page = draw_found(image, found, COUNTED), folder / "picture.png"
-    report.plot_images(drawn[None], page, path.name, (), 1, 6)
-    print("wrote", cli.shown(page))
-    return dict(zip(names, counts, strict=True))
+    counts = {n: int(sum(s > COUNTED)) for n, (_, s) in zip(names, found, strict=True)}
+    print(*(f"{count:4}  {name}" for name, count in counts.items()), sep="\n")
+    drawn, page = draw_found(image, found, COUNTED)[None], folder / "picture.png"
+    print("wrote", cli.shown(report.plot_images(drawn, page, path.name, (), 1, 6)))
+    return counts
 
 
 # %% Training
@@ -270,8 +259,7 @@ def main(argv: list[str] | None = None) -> dict:
     add("--photos", type=Path, metavar="PATH", help="your own, in VOC's layout")
     add("--image", type=Path, metavar="PATH", help="a picture to count in")
     args = parser.parse_args(argv)
-    dtype, folder = device.start(args.precision), args.models_dir / NAME
-    base = None
+    dtype, folder, base = device.start(args.precision), args.models_dir / NAME, None
     if args.weights != "scratch":
         path = pretrained.find_vgg16(args.weights, "full", args.data_dir, print)
         base = vgg16_files.load(path, dtype)[0].block4
@@ -282,7 +270,8 @@ def main(argv: list[str] | None = None) -> dict:
     parts = data.train[: args.train_images], data.validation, data.test
     known, held_back, tested = (data.read_all(x, WIDTH, HEIGHT) for x in parts)
     detector = Detector(len(data.class_names), base, dtype, args.seed)
-    print(f"{(parameters := count_parameters(detector)):,} parameters")
+    about = {"data": data.name, "parameters": count_parameters(detector)}
+    print(f"{about['parameters']:,} parameters")
     optimizer = tf.keras.optimizers.Adam()
     optimizer.build(detector.trainable_variables)
     settings = cli.settings(args, dtype)
@@ -292,10 +281,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     found = [detect(detector, image) for image, *_ in tested]
     curves, names = evaluate(found, tested), data.class_names
-    metrics = settings | run.metrics(args.batch_size) | {"data": data.name}
+    metrics = settings | run.metrics(args.batch_size) | about
     metrics |= {"map_50": np.nanmean(curves[:, 0]), "map": np.nanmean(curves)}
     metrics |= {"count_error": count_error(found, tested), "class_names": names}
-    metrics |= {"parameters": parameters}
     files = [saved.write_weights(detector, folder), run.folder]
     files.append(report.plot_learning_curves(folder, NAME, metrics["history"]))
     files.append(plot_answers(detector, tested[:5], folder / "answers.png"))
@@ -304,9 +292,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * SUPPRESS = 0.3 and 0.8: which cells are lost, which ones counted twice?
+# * SUPPRESS = 0.3 and 0.8: which cells are lost, which counted twice?
 # * Let `losses` want 1 in place of the IoU: what becomes of map_50, what of map?
-# * --weights blocks: is a network of ImageNet a help with cells?
+# * --weights blocks: is what ImageNet has taught of use with cells?
 
 if __name__ == "__main__":
     cli.run(main)

@@ -143,9 +143,9 @@ def contrastive(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 LOSSES = {loss.__name__: loss for loss in (prototypes, triplet, contrastive)}
 
 # %% Evaluation
-# Omniglot's test has 20 *runs* with characters of alphabets that are not in the training
-# data: 20 drawings by one person are shown, then the same characters by another. Which
-# is which? Guessing in this *20-way one-shot classification* is wrong in 95 % of cases.
+# Omniglot's test has 20 *runs* with characters of alphabets that are not there to learn
+# from: 20 drawings by one person, then the same characters by another. Which is which?
+# Guessing in this *20-way one-shot classification* is wrong in 95 % of the cases.
 
 
 def answer(embed, run: omniglot.Run) -> np.ndarray:
@@ -160,8 +160,8 @@ def one_shot_error(embed, runs) -> float:
 
 
 # %% Training
-# Validation is one-shot classification, too, among the alphabets held back. In training,
-# the accuracy says how often a character's second drawing is nearest to its first one.
+# Validation is one-shot classification among the alphabets held back. In training, the
+# accuracy says how often a character's second drawing is nearest to its first one.
 
 
 def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None:
@@ -251,7 +251,7 @@ def find_neighbours(args, dtype, folder: Path) -> dict:
     return found
 
 
-# %% Run
+# %% Main program
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -6,6 +6,7 @@ here, as example 10 does with those for photographs.
 
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -97,3 +98,32 @@ def ten_views(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for zoom, x, y in ((0, 0, 0), *corners):
         for mirror in (0, 1):
             yield whole(images, size, (zoom, 0, 0, x, y, mirror))
+
+
+def random_square(
+    image: np.ndarray, classes: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square out of an image and its mask, resized, turned, mirrored and recoloured.
+
+    Args:
+        image: float32 (H, W, 3), mean about 0, variance about 1.
+        classes: uint8 (H, W), the class of each pixel.
+        size: height and width of the results; what lacks is filled by reflection.
+        rng: the source of chance.
+
+    Returns:
+        float32 (size, size, 3), and uint8 (size, size).
+    """
+    side = round(size * np.exp(rng.uniform(-0.3, 0.3)))
+    missing = [(0, max(0, side - length)) for length in classes.shape]
+    image = np.pad(image, (*missing, (0, 0)), mode="symmetric")
+    classes = np.pad(classes, missing, mode="symmetric")
+    top, left = (rng.integers(length - side + 1) for length in classes.shape)
+    part = slice(top, top + side), slice(left, left + side)
+    turns, mirror = int(rng.integers(4)), slice(None, None, rng.choice([-1, 1]))
+    image = np.rot90(cv2.resize(image[part], (size, size)), turns)[:, mirror]
+    nearest = cv2.INTER_NEAREST
+    classes = np.rot90(cv2.resize(classes[part], (size, size), interpolation=nearest), turns)
+    lightness = rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, 3)
+    image = image * np.exp(rng.uniform(-0.3, 0.3)) + lightness
+    return image.astype(np.float32), classes[:, mirror]

@@ -4,6 +4,7 @@ A box is x1, y1, x2, y2 in pixels: its left, upper, right and lower edge.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,24 +13,27 @@ import tensorflow as tf
 COLOURS = (200, 0, 0), (0, 0, 200), (0, 120, 0), (160, 0, 160), (0, 120, 140)  # of classes
 
 
-def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Return the areas of boxes (..., 4); 0 where they are turned inside out."""
-    width, height = tf.unstack(tf.nn.relu(boxes[..., 2:] - boxes[..., :2]), axis=-1)
-    return width * height
+def area(boxes: Any) -> Any:
+    """Return the areas of boxes (..., 4), an array or a tensor; 0 where they are inside out."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    sides = np.maximum(sides, 0) if isinstance(boxes, np.ndarray) else tf.nn.relu(sides)
+    return sides[..., 0] * sides[..., 1]
 
 
-def overlap(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def overlap(a: Any, b: Any) -> tuple[Any, Any]:
     """Return intersection over union (IoU) and generalised IoU of boxes (..., 4).
 
     IoU is 0 for all boxes that do not touch. The generalised one, from -1 to 1, is IoU less the
     share of the smallest box around both that neither fills, so that it grows when they come
-    closer (H. Rezatofighi et al. 2019, https://arxiv.org/abs/1902.09630). Shapes are broadcast.
+    closer (H. Rezatofighi et al. 2019, https://arxiv.org/abs/1902.09630). Shapes are broadcast;
+    boxes are arrays or tensors.
     """
-    low, high = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
-    both = area(tf.concat([low, high], axis=-1))
+    of = np if isinstance(a, np.ndarray) else tf
+    low, high = of.maximum(a[..., :2], b[..., :2]), of.minimum(a[..., 2:], b[..., 2:])
+    both = area(of.concat([low, high], axis=-1))
     either = area(a) + area(b) - both
-    low, high = tf.minimum(a[..., :2], b[..., :2]), tf.maximum(a[..., 2:], b[..., 2:])
-    around = area(tf.concat([low, high], axis=-1))
+    low, high = of.minimum(a[..., :2], b[..., :2]), of.maximum(a[..., 2:], b[..., 2:])
+    around = area(of.concat([low, high], axis=-1))
     return both / either, both / either - (around - either) / around
 
 
@@ -61,7 +65,7 @@ def change(
     corners = boxes.reshape(-1, 2, 2) * scale + move
     whole = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     inside = np.clip(whole, 0, np.tile(size, 2)).astype(np.float32)
-    kept = area(inside).numpy() > 0.4 * area(whole).numpy()
+    kept = area(inside) > 0.4 * area(whole)
     return (image * colour).astype(np.float32), inside[kept], labels[kept]
 
 

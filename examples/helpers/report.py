@@ -88,10 +88,9 @@ def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float
     names = list(dict.fromkeys(n.removeprefix("validation_") for n in history if n != "seconds"))
     figure, axes = plt.subplots(1, len(names), figsize=(10, 3.6), layout="constrained")
     for axis, name in zip(axes, names, strict=True):
-        for key, style in ((name, "o-"), (f"validation_{name}", "s--")):
+        for label, key in (("training", name), ("validation", f"validation_{name}")):
             if values := history.get(key):
-                label = "training" if key == name else "validation"
-                axis.plot(range(1, len(values) + 1), values, style, label=label)
+                axis.plot(range(1, len(values) + 1), values, "o-", label=label)
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -125,7 +124,7 @@ def plot_results(
 
 
 def plot_images(
-    images: Array, path: Path, title: str, captions: Sequence[str] = (), columns: int = 8, inch=1.2
+    images: Any, path: Path, title: str, captions: Any = (), columns: int = 8, inch: float = 1.2
 ) -> Path:
     """Show images in rows of `columns`, of so many inches, each below its caption."""
     rows = max(1, -(-len(images) // columns))
