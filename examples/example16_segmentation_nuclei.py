@@ -57,8 +57,8 @@ def classes_of(instances: np.ndarray) -> np.ndarray:
 
 def normalise(image: np.ndarray) -> np.ndarray:
     """Bring an image to mean 0, variance 1 and dark ground: float32 (H, W, 3)."""
-    image = image.astype(np.float32)
-    image = 255 - image if nuclei.kind(image) != "fluorescence" else image
+    dark, image = nuclei.kind(image) == "fluorescence", image.astype(np.float32)
+    image = image if dark else 255 - image
     return (image - image.mean()) / (image.std() + 1)
 
 
@@ -134,8 +134,7 @@ def predict(network: UNet, image: np.ndarray) -> np.ndarray:
 def find_nuclei(probabilities: np.ndarray) -> np.ndarray:
     """Number the nuclei, int32 (H, W); 0 is background."""
     mask = probabilities[..., BACKGROUND] < 0.5
-    inside = probabilities.argmax(axis=-1) == INSIDE
-    _, seeds = cv2.connectedComponents(inside.astype(np.uint8), connectivity=4)
+    seeds, _ = ndimage.label(probabilities.argmax(axis=-1) == INSIDE)
     if not seeds.any():
         return seeds
     _, nearest = ndimage.distance_transform_edt(seeds == 0, return_indices=True)
