@@ -198,7 +198,7 @@ def plot_answers(detector: Detector, photographs: list, path: Path) -> Path:
     pages = [draw_found(image, detect(detector, image, 1), COUNTED)]
     for x, truth, _ in photographs:
         pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
-    return report.plot_images(pages, path, "True boxes are white", captions, 3, 4)
+    return report.plot_images(pages, path, "White: true; alone: missed", captions, 3, 4)
 
 
 def plot_precision(curves: np.ndarray, names, path: Path) -> Path:
