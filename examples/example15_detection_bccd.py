@@ -36,8 +36,7 @@ NAME = Path(__file__).stem
 EPOCHS, BATCH_SIZE, HELD_BACK = 36, 4, 20  # for validation; to choose, all 87
 LEARNING_RATE, WARM_UP = 2e-3, 0.1  # Adam's, at the peak; share of steps until then
 WIDTH, HEIGHT, STRIDE = 320, 240, 8  # pixels: of the images, and between grid points
-REACH = 12  # pixels around an object's centre within which grid points answer for it
-BOX_WEIGHT = 2  # of the boxes' loss
+REACH, BOX_WEIGHT = 12, 2  # pixels within which points see an object; of its box's loss
 SUPPRESS = 0.55  # IoU above which the less certain of two boxes is a double
 LEAST, MOST, COUNTED = 0.02, 100, 0.4  # lowest score; boxes of a class; score to count
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a box is a hit
@@ -65,10 +64,9 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 
 
 # %% Model
-# A *one-stage* detector. Convolutions at two scales (`TwoScales` in
-# models/convolution.py) bring the image down to the grid; with --weights blocks, they
-# begin behind block 4 of VGG16 (example 07), which stays as it is. The last layer gives
-# each point a logit for each class, and the distances to its box's edges as logarithms.
+# A *one-stage* detector. Convolutions at two scales (models/convolution.py) bring the
+# image down to the grid; with --weights blocks, they begin behind block 4 of VGG16. The
+# last layer gives each point logits, and the distances to its box's edges as logarithms.
 
 
 class Detector(tf.Module):
@@ -115,7 +113,7 @@ def losses(logits, boxes, classes, targets) -> dict[str, tf.Tensor]:
 
 # %% Suppression
 # Several points see one object. *Non-maximum suppression* keeps the surest box, removes
-# all that overlap it by more than a threshold, and goes on with what is left.
+# what overlaps it by more than a threshold, and goes on. All are means of two views.
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -130,10 +128,13 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[in
 
 def detect(detector: Detector, image: np.ndarray, threshold: float = SUPPRESS) -> list:
     """Return for each class boxes, float64 (n, 4), and scores (n,), surest first."""
-    logits, boxes = detector(image[None].astype(np.float32))
-    boxes = tf.clip_by_value(boxes[0], 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
-    scores, found = tf.sigmoid(logits[0]).numpy().reshape(-1, detector.classes), []
-    boxes = boxes.numpy().reshape(-1, 4).astype(np.float64)
+    views = np.stack([image, image[:, ::-1]]).astype(np.float32)  # itself, mirrored
+    logits, boxes = (x.numpy() for x in detector(views))
+    logits[1], boxes[1] = logits[1, :, ::-1], boxes[1, :, ::-1]
+    boxes[1] = [WIDTH, 0, WIDTH, 0] + boxes[1][..., [2, 1, 0, 3]] * [-1, 1, -1, 1]
+    scores = tf.sigmoid(logits).numpy().mean(axis=0).reshape(-1, detector.classes)
+    boxes = np.clip(boxes.mean(axis=0), 0, [WIDTH, HEIGHT] * 2).reshape(-1, 4)
+    found = []
     for column in scores.T:
         some = np.flatnonzero(column > LEAST)
         kept = some[suppress(boxes[some], column[some], threshold)]
@@ -192,21 +193,22 @@ def count_error(found: list, photographs: list) -> float:
     return float(np.abs(np.array(counts) - truth).mean())
 
 
-def plot_answers(detector: Detector, photographs: list, path: Path) -> Path:
+def plot_answers(detector: Detector, photographs: list, folder: Path) -> Path:
     """Draw what is found in photographs, the first one also without suppression."""
     image, captions = photographs[0][0], ["before suppression", "after"]
     pages = [draw_found(image, detect(detector, image, 1), COUNTED)]
-    for x, truth, _ in photographs:
+    for x, truth, _ in photographs[:5]:
         pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
-    return report.plot_images(pages, path, "White: true; alone: missed", captions, 3, 4)
+    page, title = folder / "answers.png", "White: true boxes; alone: missed"
+    return report.plot_images(pages, page, title, captions, 3, 4)
 
 
-def plot_precision(curves: np.ndarray, names, path: Path) -> Path:
+def plot_curves(curves: np.ndarray, names, folder: Path) -> Path:
     """Draw precision over recall of each class, at an IoU of 0.5."""
     figure, axis = report.plt.subplots()
     axis.legend(axis.plot(np.linspace(0, 1, 101), curves[:, 0].T), names)
     axis.set(xlabel="recall", ylabel="precision", title="Example 15, IoU of 0.5")
-    return report.save_figure(figure, path)
+    return report.save_figure(figure, folder / "precision.png")
 
 
 def answer(path: Path, base, folder: Path, dtype) -> dict:
@@ -286,15 +288,16 @@ def main(argv: list[str] | None = None) -> dict:
     metrics |= {"count_error": count_error(found, tested), "class_names": names}
     files = [saved.write_weights(detector, folder), run.folder]
     files.append(report.plot_learning_curves(folder, NAME, metrics["history"]))
-    files.append(plot_answers(detector, tested[:5], folder / "answers.png"))
-    files.append(plot_precision(curves, names, folder / "precision.png"))
+    files += [
+        plot_answers(detector, tested, folder),
+        plot_curves(curves, names, folder),
+    ]
     return report.finish(folder, metrics, files, argv, args.min_accuracy, "map_50")
 
 
 # %% What to try next
 # * SUPPRESS = 0.3 and 0.8: which cells are lost, which counted twice?
 # * Let `losses` want 1 in place of the IoU: what becomes of map_50, what of map?
-# * --weights blocks: is what ImageNet has taught of use with cells?
 
 if __name__ == "__main__":
     cli.run(main)
