@@ -42,10 +42,10 @@ BY_KIND = {  # the columns of example 16's scores by the kind of image
     "iou": "IoU",
     "otsu_iou": "IoU, Otsu's",
     "dice": "Dice",
-    "score_50": "nuclei at IoU 0.5",
-    "score": "nuclei",
-    "score_without_border": "nuclei, without border",
-    "otsu_score": "nuclei, Otsu's",
+    "score_50": "score at IoU 0.5",
+    "score": "score",
+    "score_without_border": "score without border",
+    "otsu_score": "score, Otsu's",
 }
 
 
@@ -130,7 +130,9 @@ def recorded(number: str) -> list[Path]:
 
 def pictures_of(path: Path) -> list[Path]:
     """Return the pictures in docs/images/ that were kept of a run, named after its file."""
-    return sorted(IMAGES.glob(f"{path.stem.removesuffix('_default')}_*.png"))
+    name = path.stem.removesuffix("_default")
+    others = tuple(f"{name}_{kind}_" for kind in KINDS)  # of the same example
+    return [x for x in sorted(IMAGES.glob(f"{name}_*.png")) if not x.stem.startswith(others)]
 
 
 def in_short(number: str) -> str:

@@ -64,6 +64,15 @@ def test_a_run_that_was_not_measured_yet_is_left_out(monkeypatch, tmp_path):
     assert results.in_short("15") == ""
 
 
+def test_a_run_has_its_own_pictures_only(monkeypatch, tmp_path):
+    for name in ("example15_curves", "example15_blocks_curves", "example15_sample_answers"):
+        (tmp_path / f"{name}.png").touch()
+    monkeypatch.setattr(results, "IMAGES", tmp_path)
+    for run, picture in (("default", "curves"), ("sample", "sample_answers")):
+        shown = results.pictures_of(tmp_path / f"example15_{run}.json")
+        assert [path.stem for path in shown] == [f"example15_{picture}"]
+
+
 def test_the_two_commands_stand_together_and_ci_runs_the_second():
     assert f"```\n{SETUP}\n{TEST}\n```" in README
     assert TEST in (ROOT / ".ci" / "run").read_text().splitlines()

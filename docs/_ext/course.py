@@ -197,7 +197,7 @@ GALLERY = {
     "Convolutional networks": ("04", "05", "06", "14"),
     "Networks that others have trained": ("07", "11", "13"),
     "Photographs in, answers out": ("10", "08", "09", "12"),
-    "Beyond one class an image: boxes, pixels, likeness": ("15", "16", "17"),
+    "Objects, pixels, similarity": ("15", "16", "17"),
 }
 THUMBNAILS = (
     *("scalars", "templates", "first_kernels", "grad_cam", "answers", "plane", "worst_mistakes"),
