@@ -168,7 +168,7 @@ CAPTIONS = {
     "templates": "Templates: red pixels speak for a digit, blue ones against it.",
     "answers": "Images of the test: what is there, and what the network finds.",
     "precision": "Precision over recall of each class, at an IoU of 0.5.",
-    "run": "A run of the test: the drawings that are asked, above those that are answered.",
+    "run": "A run of the test: each drawing that is asked beside the answer.",
     "plane": "Characters never trained on, a colour each, where t-SNE puts their embeddings.",
     "picture": "A picture as the network was given it, and the likeliest class.",
 } | {panel: f"TensorBoard on sample data: {text}" for panel, text in PANELS.items()}
