@@ -1,6 +1,6 @@
 """Example 15: detection, where the blood cells are, what they are, and how many.
 
-You will learn how a network finds any number of objects: every cell of a grid says
+You will learn how a network finds any number of objects: every point of a grid says
 what it sees and draws a box around it. Then doubles are suppressed, and what is left is
 scored by average precision, up to COCO's mean, and by how well it counts.
 
@@ -9,10 +9,10 @@ scored by average precision, up to COCO's mean, and by how well it counts.
     python examples/example15_detection_bccd.py --photos PATH  # yours, in VOC's layout
     python examples/example15_detection_bccd.py --image PATH   # count what is in it
 
-Boxes from the centres of objects are Z. Tian et al.'s (FCOS, 2019,
-https://arxiv.org/abs/1904.01355), scores that foresee how well a box fits X. Li et
-al.'s (2020, https://arxiv.org/abs/2006.04388). Before this one: example 14, a record.
-After it: example 16, segmentation. docs/results.md has the measured results.
+That points near an object's centre draw its box follows Z. Tian et al. (2019,
+https://arxiv.org/abs/1904.01355), that scores foresee how well it fits X. Li et al.
+(2020, https://arxiv.org/abs/2006.04388). Before this one: example 14, a record. After
+it: example 16, segmentation. docs/results.md has the measured results.
 """
 
 import json
@@ -30,7 +30,7 @@ from examples.helpers.run import Run
 from models import saved, vgg16_files
 from models.boxes import area, change, draw_found, overlap
 from models.convolution import TwoScales
-from models.training import count_parameters, one_cycle
+from models.training import adam_steps, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
 EPOCHS, BATCH_SIZE, HELD_BACK = 36, 4, 20  # for validation; to choose, all 87
@@ -66,7 +66,7 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 # %% Model
 # A *one-stage* detector. Convolutions at two scales (models/convolution.py) bring the
 # image down to the grid; with --weights blocks, they begin behind block 4 of VGG16. The
-# last layer gives each point logits, and the distances to its box's edges as logarithms.
+# last layer gives each point logits, and how far its box's edges are, as logarithms.
 
 
 class Detector(tf.Module):
@@ -98,9 +98,9 @@ class Detector(tf.Module):
 # What is wanted is not 1 but the box's IoU: then the score says how good a box is.
 
 
-def losses(logits, boxes, classes, targets) -> dict[str, tf.Tensor]:
-    """Return the loss, and its parts, each for one of the points that see an object."""
-    seen = classes >= 0
+def losses(outputs: tuple, classes, targets) -> dict[str, tf.Tensor]:
+    """Return the losses, averaged over the points that see an object."""
+    (logits, boxes), seen = outputs, classes >= 0
     count = tf.reduce_sum(tf.cast(seen, tf.float32)) + 1
     iou, giou = overlap(boxes, tf.where(seen[..., None], targets, boxes))
     fit = tf.stop_gradient(iou)[..., None]
@@ -112,8 +112,8 @@ def losses(logits, boxes, classes, targets) -> dict[str, tf.Tensor]:
 
 
 # %% Suppression
-# Several points see one object. *Non-maximum suppression* keeps the surest box, removes
-# what overlaps it by more than a threshold, and goes on. All are means of two views.
+# Several points see one object. *Non-maximum suppression* keeps the surest box of a
+# class, removes what overlaps it too much, and goes on. All are means of two views.
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -143,11 +143,11 @@ def detect(detector: Detector, image: np.ndarray, threshold: float = SUPPRESS) -
 
 
 # %% Average precision
-# A box is a hit if it overlaps an object that no surer box has found. Down the list of
-# scores, *recall*, the share of objects found, rises; *precision*, the share of hits,
-# mostly falls. *Average precision* (AP) is its mean at the recalls 0, 0.01 to 1, the
-# highest at this recall or more. mAP is its mean over the classes, and, in COCO's form
-# (https://cocodataset.org/#detection-eval), over ten thresholds of the IoU.
+# A box is a hit if it overlaps an object that no surer one has found. Down the list
+# of scores, *recall*, the share of objects found, rises; *precision*, that of hits,
+# mostly falls. *Average precision* (AP) is the mean, over the recalls 0, 0.01, ... 1,
+# of the highest precision at this recall or beyond; mAP its mean over the classes and,
+# for COCO (https://cocodataset.org/#detection-eval), over ten thresholds of the IoU.
 
 
 def match(boxes: np.ndarray, truth: np.ndarray, threshold: float) -> np.ndarray:
@@ -184,6 +184,7 @@ def evaluate(found: list, photographs: list) -> np.ndarray:
 
 
 # %% Counting and pictures
+# The number of cells is that of the boxes from some score on.
 
 
 def count_error(found: list, photographs: list) -> float:
@@ -227,20 +228,12 @@ def answer(path: Path, base, folder: Path, dtype) -> dict:
 
 
 # %% Training
+# Adam's steps (models/training.py) are explained in note 4. Validation is the whole
+# task: to detect, to suppress, to score.
 
 
-def train(run: Run, detector: Detector, optimizer, known, held_back, args) -> None:
+def train(run: Run, detector: Detector, train_step, known, held_back, args) -> None:
     """Train from where the run was left to the end of its last epoch."""
-    weights = detector.trainable_variables
-
-    @tf.function
-    def train_step(images, classes, boxes, learning_rate):
-        optimizer.learning_rate.assign(learning_rate)
-        with tf.GradientTape() as tape:
-            values = losses(*detector(images, training=True), classes, boxes)
-        optimizer.apply(tape.gradient(values["loss"], weights), weights)
-        return values
-
     for epoch in run:
         order = np.random.default_rng([args.seed, epoch]).permutation(len(known))
         for step in run.steps():
@@ -248,9 +241,12 @@ def train(run: Run, detector: Detector, optimizer, known, held_back, args) -> No
             batch = order[step * args.batch_size :][: args.batch_size]
             changed = [make_targets(*change(*known[i], rng)) for i in batch]
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
-            run.record(train_step(*map(np.stack, zip(*changed, strict=True)), rate))
+            run.record(train_step(rate, *map(np.stack, zip(*changed, strict=True))))
         curves = evaluate([detect(detector, x) for x, *_ in held_back], held_back)
         run.validate({"validation_map_50": np.nanmean(curves[:, 0])})
+
+
+# %% Main program
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -274,12 +270,11 @@ def main(argv: list[str] | None = None) -> dict:
     detector = Detector(len(data.class_names), base, dtype, args.seed)
     about = {"data": data.name, "parameters": count_parameters(detector)}
     print(f"{about['parameters']:,} parameters")
-    optimizer = tf.keras.optimizers.Adam()
-    optimizer.build(detector.trainable_variables)
+    train_step, optimizer = adam_steps(detector, losses)
     settings = cli.settings(args, dtype)
     more = args.epochs, len(known) // args.batch_size, args.restart
     run = Run(folder, settings, __file__, *more, detector=detector, optimizer=optimizer)
-    train(run, detector, optimizer, known, held_back, args)
+    train(run, detector, train_step, known, held_back, args)
 
     found = [detect(detector, image) for image, *_ in tested]
     curves, names = evaluate(found, tested), data.class_names
@@ -296,8 +291,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * SUPPRESS = 0.3 and 0.8: which cells are lost, which counted twice?
-# * Let `losses` want 1 in place of the IoU: what becomes of map_50, what of map?
+# * `SUPPRESS = 0.3` and 0.8: which cells are lost, which counted twice?
+# * Let `losses` want 1 in place of the IoU: what becomes of `map_50`, what of `map`?
+# * `--weights blocks`: is what ImageNet has taught of use with cells?
 
 if __name__ == "__main__":
     cli.run(main)
