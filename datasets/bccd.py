@@ -25,7 +25,10 @@ _ARCHIVE = RemoteFile(
 
 
 def load(
-    data: str = "full", data_dir: Path = Path("datasets/downloads"), photos: Path | None = None
+    data: str = "full",
+    data_dir: Path = Path("datasets/downloads"),
+    photos: Path | None = None,
+    validation: int = 87,
 ) -> BoxedPhotographs:
     """Find BCCD's photographs, or with "sample" drawn blood cells, which need no network.
 
@@ -34,11 +37,15 @@ def load(
     With "full" they are in data_dir/bccd: in the folder BCCD_Dataset-1.0, or its part BCCD, if it
     lies there; else in the archive, which is downloaded (8 MB) and need not be extracted.
 
+    Of those for validation, all but the first `validation` are for training, as is done once
+    choices have been made.
+
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched or read.
     """
     if photos:
-        return voc.load(photos, data_dir / "photos" / f"{photos.resolve().name}.report.json")
+        report = data_dir / "photos" / f"{photos.resolve().name}.report.json"
+        return voc.load(photos, report).with_validation(validation)
     folder = data_dir / "bccd"
     extracted = [path for path in (folder / "BCCD_Dataset-1.0", folder / "BCCD") if path.is_dir()]
     if data == "sample":
@@ -48,4 +55,4 @@ def load(
     found = voc.load(path, path.with_name(f"{path.name}.report.json"), CLASS_NAMES)
     count = sum(map(len, (found.train, found.validation, found.test)))
     name = sample.BCCD_NAME if data == "sample" else f"{count:,} photographs of blood cells"
-    return dataclasses.replace(found, name=name)
+    return dataclasses.replace(found, name=name).with_validation(validation)

@@ -13,6 +13,7 @@ the last one belongs to the box; many tools count from 0. The files do not say w
 """
 
 import collections
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ class BoxedPhotographs:
     test: tuple[BoxedPhotograph, ...]  # to use once, at the end
     left_out: dict[str, str]  # why a file, a box, or a part of a box is not among them
     report: Path  # the file that lists what is left out
+
+    def with_validation(self, count: int) -> "BoxedPhotographs":
+        """Keep the first `count` photographs for validation, and train on the others, too."""
+        train = self.train + self.validation[count:]
+        return dataclasses.replace(self, train=train, validation=self.validation[:count])
 
     def summary(self, train: int) -> str:
         """Describe the data in one line, of which so many photographs are used to train on."""

@@ -33,7 +33,7 @@ from models.convolution import TwoScales
 from models.training import count_parameters, one_cycle
 
 NAME = Path(__file__).stem
-EPOCHS, BATCH_SIZE = 45, 4
+EPOCHS, BATCH_SIZE, HELD_BACK = 36, 4, 20  # for validation; to choose, all 87
 LEARNING_RATE, WARM_UP = 2e-3, 0.1  # Adam's, at the peak; share of steps until then
 WIDTH, HEIGHT, STRIDE = 320, 240, 8  # pixels: of the images, and between grid points
 REACH = 12  # pixels around an object's centre within which grid points answer for it
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> dict:
         base = vgg16_files.load(path, dtype)[0].block4
     if args.image:
         return answer(args.image, base, folder, dtype)
-    data = bccd.load(args.data, args.data_dir, args.photos)
+    data = bccd.load(args.data, args.data_dir, args.photos, HELD_BACK)
     print(data.summary(args.train_images))
     parts = data.train[: args.train_images], data.validation, data.test
     known, held_back, tested = (data.read_all(x, WIDTH, HEIGHT) for x in parts)

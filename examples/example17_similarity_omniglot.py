@@ -198,12 +198,12 @@ def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None
 
 
 def plot_run(embed, run: omniglot.Run, path: Path) -> Path:
-    """Draw what is asked in a run above what is answered."""
-    answers, count = answer(embed, run), len(run.answers)
-    wrong = ["wrong" * bool(i) for i in answers != run.answers]
-    title = f"Example 17: asked, and answered ({sum(map(bool, wrong))} wrong)"
-    images = 255 - np.concatenate([run.test, run.training[answers]])
-    return report.plot_images(images, path, title, [""] * count + wrong, count)
+    """Draw what is asked in a run, each with the answer."""
+    answers = answer(embed, run)
+    words = np.where(answers == run.answers, "right", "wrong")
+    images = 255 - np.stack([run.test, run.training[answers]], axis=1)  # side by side
+    more = "Example 17: a run", list(np.insert(words, range(20), "asked")), 10
+    return report.plot_images(images.reshape(-1, SIZE, SIZE), path, *more)
 
 
 def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
