@@ -112,7 +112,7 @@ def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhot
         class_names: the classes there are; without it, all that occur, in alphabetical order.
 
     Raises:
-        DataError: it cannot be read, or nothing can be used in one of its three parts.
+        DataError: it cannot be read, or there is no box in one of its three parts.
     """
     files = Files(path)
     top = _top(files)
@@ -127,15 +127,11 @@ def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhot
         tuple(_labelled(*usable[name], classes) for name in part if name in usable)
         for part in sets or photographs.split(usable)
     )
-    for lacking, some in {
-        "box in any": occurring,
-        "training": train,
-        "validation": validation,
-        "test": test,
-    }.items():
-        if not some:
+    for part, some in {"training": train, "validation": validation, "test": test}.items():
+        if not any(len(photograph.boxes) for photograph in some):
+            none = f"there is no box in any {part} photograph"
             counts = f"{len(left_out):,} files or boxes left out, listed in {report}"
-            raise DataError(f"{path.absolute()}: there is no {lacking} photograph ({counts})")
+            raise DataError(f"{path.absolute()}: {none} ({counts})")
     shown = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
     name = f"{len(usable):,} photographs with boxes of {shown}"
     return BoxedPhotographs(name, classes, files, train, validation, test, left_out, report)

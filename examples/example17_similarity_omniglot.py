@@ -24,14 +24,13 @@ from examples.helpers import cli, device, report  # isort: skip  # before Tensor
 import numpy as np
 import tensorflow as tf
 
-from datasets import cats_dogs, omniglot, pictures, pretrained
-from datasets.photographs import load_pictures, read_photographs
+from datasets import cats_dogs, omniglot, photographs, pictures, pretrained
 from examples.helpers.run import Run
 from models import sample_vgg16, vgg16_files
 from models.augmentation import turn_resize_move
 from models.convolution import Convolution
 from models.retrieval import cosines
-from models.training import count_parameters, mean_loss, one_cycle
+from models.training import accuracy, count_parameters, mean_loss, one_cycle
 
 NAME = Path(__file__).stem
 EPOCHS, STEPS, BATCH_SIZE = 10, 150, 200  # steps in an epoch; drawings in a step
@@ -167,6 +166,8 @@ def one_shot_error(embed, runs) -> float:
 def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None:
     """Train from where the run was left to the end of its last epoch."""
     ways, known = args.batch_size // DRAWINGS, turned(data.images[~data.held_back])
+    if not 1 < ways <= len(known):
+        raise cli.UserError(f"--batch-size / {DRAWINGS} is not from 2 to {len(known)}")
     labels, weights = tf.repeat(tf.range(ways), DRAWINGS), network.trainable_variables
 
     @tf.function
@@ -178,9 +179,8 @@ def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None
             distances = squared_distances(x, x)
             loss = LOSSES[args.loss](distances, labels)
         optimizer.apply(tape.gradient(loss, weights), weights)
-        nearest = tf.argmin(distances[1::DRAWINGS, ::DRAWINGS], 1, tf.int32)
-        hits = tf.cast(nearest == tf.range(ways), tf.float32)
-        return {"loss": loss, "accuracy": tf.reduce_mean(hits)}
+        hits = accuracy(-distances[1::DRAWINGS, ::DRAWINGS], tf.range(ways))
+        return {"loss": loss, "accuracy": hits}
 
     for epoch in run:
         for step in run.steps():
@@ -230,7 +230,7 @@ def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
 def find_neighbours(args, dtype, folder: Path) -> dict:
     """Find the photographs, of a folder or an archive, that are most like --image."""
     if args.photos:
-        data = load_pictures(args.photos, args.data_dir / "photos")
+        data = photographs.load_pictures(args.photos, args.data_dir / "photos")
     else:
         data = cats_dogs.load(args.data, args.data_dir, small=True)
     kind, make = {"full": "blocks", "sample": "full"}, sample_vgg16.checkpoint
@@ -238,12 +238,12 @@ def find_neighbours(args, dtype, folder: Path) -> dict:
     network, source = vgg16_files.load(path, dtype, pooling=("max5",))
     size, others = network.config.image_size, data.train + data.validation + data.test
     asked = pictures.squared(pictures.read_picture(args.image), size)
-    more = (lambda some: read_photographs(data, some, size)), data.identify
+    more = (lambda some: photographs.read_photographs(data, some, size)), data.identify
     similar = cosines(network, source, asked, others, *more, folder / "features")
     best = np.argsort(-similar)[:NEIGHBOURS]
-    found = {others[i].name: float(similar[i]) for i in best}
+    found = {cli.shown(others[i].name): float(similar[i]) for i in best}
     print(*(f"{cosine:8.3f}  {name}" for name, cosine in found.items()), sep="\n")
-    images = read_photographs(data, [others[i] for i in best], size)
+    images = photographs.read_photographs(data, [others[i] for i in best], size)
     captions = ["asked", *(f"{cosine:.2f}" for cosine in found.values())]
     more = "Example 17: the most similar photographs", captions, 1 + NEIGHBOURS
     page, images = folder / "neighbours.png", np.concatenate([asked[None], images])

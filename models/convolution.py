@@ -78,14 +78,17 @@ class TwoScales(tf.Module):
         """Make the variables.
 
         Args:
-            base: makes (N, H/8, W/8, 512) of images, and stays as it is; None: convolutions do.
+            base: makes (N, H/8, W/8, C) of images, and stays as it is; None: convolutions do.
             dtype: of the arithmetic.
             seed: of the kernels.
         """
         super().__init__()
-        rng, near = np.random.default_rng(seed), 512 if base else 96
+        rng, near = np.random.default_rng(seed), 96
         self.base, self.dtype = base, dtype
-        self.near = Convolutions(rng, 48, 32, 32, 96, 96, pool=(2,))
+        if base:
+            near = base(tf.zeros([1, 16, 16, 3])).shape[-1]
+        else:
+            self.near = Convolutions(rng, 48, 32, 32, 96, 96, pool=(2,))
         self.far = Convolutions(rng, near, 128, 128, 128, pool=(0,))
         self.both = Convolutions(rng, near + 128, self.channels, self.channels)
 

@@ -263,14 +263,14 @@ def test_pixels_are_those_of_the_file_neither_turned_nor_shrunk(tmp_path):
             lambda folder: [
                 (folder / "JPEGImages" / f"{i}.png").write_bytes(b"") for i in range(20)
             ],
-            "there is no box in any photograph (20 files or boxes left out, listed in",
+            "there is no box in any training photograph (20 files or boxes left out, listed in",
         ),
         (
             lambda folder: [
                 (folder / "ImageSets" / "Main" / f"{name}.txt").write_text(text)
                 for name, text in (("train", "1\n2"), ("val", "3"), ("test", "99\n"))
             ],
-            "there is no test photograph (1 files or boxes left out",
+            "there is no box in any test photograph (1 files or boxes left out",
         ),
     ],
 )
