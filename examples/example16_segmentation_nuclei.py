@@ -93,7 +93,8 @@ class UNet(tf.Module):
                 self.up.append(Convolutions(rng, inputs + outputs, inputs, inputs))
             inputs = outputs
         self.last = Convolutions(rng, 3 + CHANNELS[0], 16, 16)
-        self.kernel = tf.Variable(tf.zeros([1, 1, 16, 3]))
+        kernel = rng.normal(0, 0.25, (1, 1, 16, 3))  # zeros would keep classes alike
+        self.kernel = tf.Variable(kernel, dtype=tf.float32)
 
     @tf.function(reduce_retracing=True)
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
