@@ -44,7 +44,7 @@ BY_KIND = {  # the columns of example 16's scores by the kind of image
     "dice": "Dice",
     "score_50": "score at IoU 0.5",
     "score": "score",
-    "score_of_components": "score without border",
+    "score_of_components": "score of components",
     "otsu_score": "score, Otsu's",
 }
 
