@@ -48,7 +48,7 @@ def flags_of(path, capsys):
 @each_example
 def test_docstring(path, capsys):
     title, blank, *rest = ast.get_docstring(tree_of(path)).splitlines()
-    assert re.fullmatch(rf"Example {path.name[len('example') :][:2]}: .+\.", title)
+    assert re.fullmatch(rf"Example {path.name[len('example') :][:2]}: .+[.?]", title)
     assert blank == ""
     assert rest[0].startswith("You will learn ")
     commands = [line for line in rest if line.startswith("    ")]
