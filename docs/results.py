@@ -29,6 +29,24 @@ KINDS = {
     "random_weights": "A run with a VGG16 of random numbers",
     "stand_in": "A run against a stand-in for the server",
 }
+# What an example is scored by: the first number here that its metrics have. The index has what
+# stands before the semicolon.
+SCORES = {
+    "map_50": "mAP {map_50:.3f} at IoU 0.5; COCO's {map:.3f}; a count is off by {count_error:.2f}",
+    "iou": "IoU {iou:.3f}; score of the nuclei {score:.3f}, at IoU 0.5 {score_50:.3f}",
+    "one_shot_error": "error {one_shot_error:.1%}; by pixels {error_of_pixels:.1%}, "
+    "by the untrained network {error_untrained:.1%}",
+    "test_accuracy": "{test_accuracy:.2%}",
+}
+BY_KIND = {  # the columns of example 16's scores by the kind of image
+    "iou": "IoU",
+    "otsu_iou": "IoU, Otsu's",
+    "dice": "Dice",
+    "score_50": "score at IoU 0.5",
+    "score": "score",
+    "score_of_components": "score of components",
+    "otsu_score": "score, Otsu's",
+}
 
 
 def row(cells: list[str]) -> str:
@@ -53,13 +71,19 @@ def machine(metrics: dict) -> str:
     return f"{what['processor']}, {device}; TensorFlow {versions['tensorflow']}"
 
 
+def score(metrics: dict) -> str:
+    """Return what an example is scored by."""
+    found = [text for name, text in SCORES.items() if name in metrics]
+    return found[0].format(**metrics) if found else "–"
+
+
 def runs() -> str:
-    """Return the table of the examples' runs."""
+    """Return the table of the examples' runs, as far as they have been measured."""
     header = [
         "example",
         "command",
         "data",
-        "test accuracy",
+        "test accuracy, or score",
         "training",
         "in all",
         "arithmetic, seed",
@@ -67,6 +91,8 @@ def runs() -> str:
     rows, machines = [], set()
     for path in sorted(RESULTS.glob("example*.json")):
         metrics = json.loads(path.read_text())
+        if "machine" not in metrics:  # the command alone, for tests/benchmarks/measure_all.py
+            continue
         machines.add(machine(metrics))
         learned = metrics.get("train_seconds")
         rows.append(
@@ -74,13 +100,21 @@ def runs() -> str:
                 path.stem[len("example") :][:2],
                 f"`{metrics['command']}`",
                 metrics.get("data", "–"),
-                f"{metrics['test_accuracy']:.2%}" if "test_accuracy" in metrics else "–",
+                score(metrics),
                 duration(learned) if learned else "–",
                 duration(metrics["total_seconds"]),
                 f"{metrics['precision']}, {metrics['seed']}" if "seed" in metrics else "–",
             ]
         )
     return table(header, rows) + "\n\nMachine: " + "; ".join(sorted(machines)) + "."
+
+
+def by_kind() -> str:
+    """Return the table of example 16's scores, of all test images and of each kind."""
+    metrics = json.loads((RESULTS / "example16_default.json").read_text())
+    rows = {"all": metrics} | metrics["kinds"] if "kinds" in metrics else {}
+    figures = [[kind, *(f"{row[name]:.3f}" for name in BY_KIND)] for kind, row in rows.items()]
+    return table(["images", *BY_KIND.values()], figures)
 
 
 def kind_of(path: Path) -> str:
@@ -96,7 +130,9 @@ def recorded(number: str) -> list[Path]:
 
 def pictures_of(path: Path) -> list[Path]:
     """Return the pictures in docs/images/ that were kept of a run, named after its file."""
-    return sorted(IMAGES.glob(f"{path.stem.removesuffix('_default')}_*.png"))
+    name = path.stem.removesuffix("_default")
+    others = tuple(f"{name}_{kind}_" for kind in KINDS)  # of the same example
+    return [x for x in sorted(IMAGES.glob(f"{name}_*.png")) if not x.stem.startswith(others)]
 
 
 def in_short(number: str) -> str:
@@ -108,7 +144,7 @@ def in_short(number: str) -> str:
             return seconds  # its accuracy says nothing
         data, flags = metrics["data"].partition(":")[0], metrics["command"].partition(".py ")[2]
         more = f" with `{flags}`" if kind_of(path) == "blocks" else ""
-        return f"{metrics['test_accuracy']:.2%} on {data} in {seconds}{more}"
+        return f"{score(metrics).partition(';')[0]} on {data} in {seconds}{more}"
     return ""
 
 
@@ -130,7 +166,8 @@ def benchmarks() -> str:
 
 def with_tables(text: str) -> str:
     """Return the text of docs/results.md with its tables up to date."""
-    for name, content in (("runs", runs()), ("benchmarks", benchmarks())):
+    tables = {"runs": runs(), "kinds": by_kind(), "benchmarks": benchmarks()}
+    for name, content in tables.items():
         start, end = f"<!-- {name}: written by docs/results.py -->", f"<!-- end of {name} -->"
         before, has_start, rest = text.partition(start)
         _, has_end, after = rest.partition(end)

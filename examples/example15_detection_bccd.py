@@ -1,6 +1,6 @@
 """Example 15: detection, where the blood cells are, what they are, and how many.
 
-You will learn how a network finds any number of objects: every cell of a grid says
+You will learn how a network finds any number of objects: every point of a grid says
 what it sees and draws a box around it. Then doubles are suppressed, and what is left is
 scored by average precision, up to COCO's mean, and by how well it counts.
 
@@ -9,10 +9,10 @@ scored by average precision, up to COCO's mean, and by how well it counts.
     python examples/example15_detection_bccd.py --photos PATH  # yours, in VOC's layout
     python examples/example15_detection_bccd.py --image PATH   # count what is in it
 
-Boxes from the centres of objects are Z. Tian et al.'s (FCOS, 2019,
-https://arxiv.org/abs/1904.01355), scores that foresee how well a box fits X. Li et
-al.'s (2020, https://arxiv.org/abs/2006.04388). Before this one: example 14, a record.
-After it: example 16, segmentation. docs/results.md has the measured results.
+That points near an object's centre draw its box follows Z. Tian et al. (2019,
+https://arxiv.org/abs/1904.01355), that scores foresee how well it fits X. Li et al.
+(2020, https://arxiv.org/abs/2006.04388). Before this one: example 14, a record. After
+it: example 16, segmentation. docs/results.md has the measured results.
 """
 
 import json
@@ -30,14 +30,13 @@ from examples.helpers.run import Run
 from models import saved, vgg16_files
 from models.boxes import area, change, draw_found, overlap
 from models.convolution import TwoScales
-from models.training import count_parameters, one_cycle
+from models.training import adam_steps, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
 EPOCHS, BATCH_SIZE, HELD_BACK = 36, 4, 20  # for validation; to choose, all 87
 LEARNING_RATE, WARM_UP = 2e-3, 0.1  # Adam's, at the peak; share of steps until then
 WIDTH, HEIGHT, STRIDE = 320, 240, 8  # pixels: of the images, and between grid points
-REACH = 12  # pixels around an object's centre within which grid points answer for it
-BOX_WEIGHT = 2  # of the boxes' loss
+REACH, BOX_WEIGHT = 12, 2  # pixels within which points see an object; of its box's loss
 SUPPRESS = 0.55  # IoU above which the less certain of two boxes is a double
 LEAST, MOST, COUNTED = 0.02, 100, 0.4  # lowest score; boxes of a class; score to count
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a box is a hit
@@ -65,10 +64,9 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 
 
 # %% Model
-# A *one-stage* detector. Convolutions at two scales (`TwoScales` in
-# models/convolution.py) bring the image down to the grid; with --weights blocks, they
-# begin behind block 4 of VGG16 (example 07), which stays as it is. The last layer gives
-# each point a logit for each class, and the distances to its box's edges as logarithms.
+# A *one-stage* detector. Convolutions at two scales (models/convolution.py) bring the
+# image down to the grid; with --weights blocks, they begin behind block 4 of VGG16. The
+# last layer gives each point logits, and how far its box's edges are, as logarithms.
 
 
 class Detector(tf.Module):
@@ -100,9 +98,9 @@ class Detector(tf.Module):
 # What is wanted is not 1 but the box's IoU: then the score says how good a box is.
 
 
-def losses(logits, boxes, classes, targets) -> dict[str, tf.Tensor]:
-    """Return the loss, and its parts, each for one of the points that see an object."""
-    seen = classes >= 0
+def losses(outputs: tuple, classes, targets) -> dict[str, tf.Tensor]:
+    """Return the losses, averaged over the points that see an object."""
+    (logits, boxes), seen = outputs, classes >= 0
     count = tf.reduce_sum(tf.cast(seen, tf.float32)) + 1
     iou, giou = overlap(boxes, tf.where(seen[..., None], targets, boxes))
     fit = tf.stop_gradient(iou)[..., None]
@@ -114,8 +112,8 @@ def losses(logits, boxes, classes, targets) -> dict[str, tf.Tensor]:
 
 
 # %% Suppression
-# Several points see one object. *Non-maximum suppression* keeps the surest box, removes
-# all that overlap it by more than a threshold, and goes on with what is left.
+# Several points see one object. *Non-maximum suppression* keeps the surest box of a
+# class, removes what overlaps it too much, and goes on. All are means of two views.
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -130,10 +128,13 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[in
 
 def detect(detector: Detector, image: np.ndarray, threshold: float = SUPPRESS) -> list:
     """Return for each class boxes, float64 (n, 4), and scores (n,), surest first."""
-    logits, boxes = detector(image[None].astype(np.float32))
-    boxes = tf.clip_by_value(boxes[0], 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
-    scores, found = tf.sigmoid(logits[0]).numpy().reshape(-1, detector.classes), []
-    boxes = boxes.numpy().reshape(-1, 4).astype(np.float64)
+    views = np.stack([image, image[:, ::-1]]).astype(np.float32)  # itself, mirrored
+    logits, boxes = (x.numpy() for x in detector(views))
+    logits[1], boxes[1] = logits[1, :, ::-1], boxes[1, :, ::-1]
+    boxes[1] = [WIDTH, 0, WIDTH, 0] + boxes[1][..., [2, 1, 0, 3]] * [-1, 1, -1, 1]
+    scores = tf.sigmoid(logits).numpy().mean(axis=0).reshape(-1, detector.classes)
+    boxes = np.clip(boxes.mean(axis=0), 0, [WIDTH, HEIGHT] * 2).reshape(-1, 4)
+    found = []
     for column in scores.T:
         some = np.flatnonzero(column > LEAST)
         kept = some[suppress(boxes[some], column[some], threshold)]
@@ -142,11 +143,11 @@ def detect(detector: Detector, image: np.ndarray, threshold: float = SUPPRESS) -
 
 
 # %% Average precision
-# A box is a hit if it overlaps an object that no surer box has found. Down the list of
-# scores, *recall*, the share of objects found, rises; *precision*, the share of hits,
-# mostly falls. *Average precision* (AP) is its mean at the recalls 0, 0.01 to 1, the
-# highest at this recall or more. mAP is its mean over the classes, and, in COCO's form
-# (https://cocodataset.org/#detection-eval), over ten thresholds of the IoU.
+# A box is a hit if it overlaps an object that no surer one has found. Down the list
+# of scores, *recall*, the share of objects found, rises; *precision*, that of hits,
+# mostly falls. *Average precision* (AP) is the mean, over the recalls 0, 0.01, ... 1,
+# of the highest precision at this recall or beyond; mAP its mean over the classes and,
+# for COCO (https://cocodataset.org/#detection-eval), over ten thresholds of the IoU.
 
 
 def match(boxes: np.ndarray, truth: np.ndarray, threshold: float) -> np.ndarray:
@@ -183,6 +184,7 @@ def evaluate(found: list, photographs: list) -> np.ndarray:
 
 
 # %% Counting and pictures
+# The number of cells is that of the boxes from some score on.
 
 
 def count_error(found: list, photographs: list) -> float:
@@ -192,21 +194,22 @@ def count_error(found: list, photographs: list) -> float:
     return float(np.abs(np.array(counts) - truth).mean())
 
 
-def plot_answers(detector: Detector, photographs: list, path: Path) -> Path:
+def plot_answers(detector: Detector, photographs: list, folder: Path) -> Path:
     """Draw what is found in photographs, the first one also without suppression."""
     image, captions = photographs[0][0], ["before suppression", "after"]
     pages = [draw_found(image, detect(detector, image, 1), COUNTED)]
-    for x, truth, _ in photographs:
+    for x, truth, _ in photographs[:5]:
         pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
-    return report.plot_images(pages, path, "True boxes are white", captions, 3, 4)
+    page, title = folder / "answers.png", "White: true boxes; alone: missed"
+    return report.plot_images(pages, page, title, captions, 3, 4)
 
 
-def plot_precision(curves: np.ndarray, names, path: Path) -> Path:
+def plot_curves(curves: np.ndarray, names, folder: Path) -> Path:
     """Draw precision over recall of each class, at an IoU of 0.5."""
     figure, axis = report.plt.subplots()
     axis.legend(axis.plot(np.linspace(0, 1, 101), curves[:, 0].T), names)
     axis.set(xlabel="recall", ylabel="precision", title="Example 15, IoU of 0.5")
-    return report.save_figure(figure, path)
+    return report.save_figure(figure, folder / "precision.png")
 
 
 def answer(path: Path, base, folder: Path, dtype) -> dict:
@@ -225,20 +228,12 @@ def answer(path: Path, base, folder: Path, dtype) -> dict:
 
 
 # %% Training
+# Adam's steps (models/training.py) are explained in note 4. Validation is the whole
+# task: to detect, to suppress, to score.
 
 
-def train(run: Run, detector: Detector, optimizer, known, held_back, args) -> None:
+def train(run: Run, detector: Detector, train_step, known, held_back, args) -> None:
     """Train from where the run was left to the end of its last epoch."""
-    weights = detector.trainable_variables
-
-    @tf.function
-    def train_step(images, classes, boxes, learning_rate):
-        optimizer.learning_rate.assign(learning_rate)
-        with tf.GradientTape() as tape:
-            values = losses(*detector(images, training=True), classes, boxes)
-        optimizer.apply(tape.gradient(values["loss"], weights), weights)
-        return values
-
     for epoch in run:
         order = np.random.default_rng([args.seed, epoch]).permutation(len(known))
         for step in run.steps():
@@ -246,9 +241,12 @@ def train(run: Run, detector: Detector, optimizer, known, held_back, args) -> No
             batch = order[step * args.batch_size :][: args.batch_size]
             changed = [make_targets(*change(*known[i], rng)) for i in batch]
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
-            run.record(train_step(*map(np.stack, zip(*changed, strict=True)), rate))
+            run.record(train_step(rate, *map(np.stack, zip(*changed, strict=True))))
         curves = evaluate([detect(detector, x) for x, *_ in held_back], held_back)
         run.validate({"validation_map_50": np.nanmean(curves[:, 0])})
+
+
+# %% Main program
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -272,12 +270,11 @@ def main(argv: list[str] | None = None) -> dict:
     detector = Detector(len(data.class_names), base, dtype, args.seed)
     about = {"data": data.name, "parameters": count_parameters(detector)}
     print(f"{about['parameters']:,} parameters")
-    optimizer = tf.keras.optimizers.Adam()
-    optimizer.build(detector.trainable_variables)
+    train_step, optimizer = adam_steps(detector, losses)
     settings = cli.settings(args, dtype)
     more = args.epochs, len(known) // args.batch_size, args.restart
     run = Run(folder, settings, __file__, *more, detector=detector, optimizer=optimizer)
-    train(run, detector, optimizer, known, held_back, args)
+    train(run, detector, train_step, known, held_back, args)
 
     found = [detect(detector, image) for image, *_ in tested]
     curves, names = evaluate(found, tested), data.class_names
@@ -286,15 +283,17 @@ def main(argv: list[str] | None = None) -> dict:
     metrics |= {"count_error": count_error(found, tested), "class_names": names}
     files = [saved.write_weights(detector, folder), run.folder]
     files.append(report.plot_learning_curves(folder, NAME, metrics["history"]))
-    files.append(plot_answers(detector, tested[:5], folder / "answers.png"))
-    files.append(plot_precision(curves, names, folder / "precision.png"))
+    files += [
+        plot_answers(detector, tested, folder),
+        plot_curves(curves, names, folder),
+    ]
     return report.finish(folder, metrics, files, argv, args.min_accuracy, "map_50")
 
 
 # %% What to try next
-# * SUPPRESS = 0.3 and 0.8: which cells are lost, which counted twice?
-# * Let `losses` want 1 in place of the IoU: what becomes of map_50, what of map?
-# * --weights blocks: is what ImageNet has taught of use with cells?
+# * `SUPPRESS = 0.3` and 0.8: which cells are lost, which counted twice?
+# * Let `losses` want 1 in place of the IoU: what becomes of `map_50`, what of `map`?
+# * `--weights blocks`: is what ImageNet has taught of use with cells?
 
 if __name__ == "__main__":
     cli.run(main)

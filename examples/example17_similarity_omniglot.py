@@ -12,7 +12,7 @@ and photographs can be found that are like another one.
 
 Prototypes, and the shape of the network, are J. Snell, K. Swersky and R. Zemel's (2017,
 https://arxiv.org/abs/1703.05175). Before this one: example 16, segmentation. After it:
-nothing yet. docs/results.md has the measured results.
+it is the last one. docs/results.md has the measured results.
 """
 
 import itertools
@@ -48,7 +48,7 @@ NEIGHBOURS = 8  # photographs that are shown as the most similar
 # by 20 people. Some alphabets are held back for validation, whole ones, since the
 # question is how well characters are told apart that were *not* there to learn from.
 #
-# Drawings turned by a quarter, or mirrored, show other characters: eight times as many.
+# Turned by a quarter, or mirrored, drawings make eight times as many characters.
 
 
 def turned(drawings: np.ndarray) -> np.ndarray:
@@ -292,9 +292,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 # %% What to try next
-# * TEMPERATURE = 1: what becomes of the first losses, and of the error?
-# * --loss triplet, --loss contrastive: which needs more steps for the same error?
-# * ANGLE, ZOOM, SHIFT = 0, 0, 0, or episodes without turned(): what is missed more?
+# * `TEMPERATURE = 1`: what becomes of the first losses, and of the error?
+# * `--loss triplet`, `--loss contrastive`: which needs more steps for the same error?
+# * `ANGLE, ZOOM, SHIFT = 0, 0, 0`, or episodes without turned(): what is missed more?
 
 if __name__ == "__main__":
     cli.run(main)

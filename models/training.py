@@ -1,6 +1,6 @@
-"""What every training loop needs: loss, accuracy, a learning-rate schedule, predictions, a count.
+"""What training loops need: loss, accuracy, a learning-rate schedule, steps, predictions, a count.
 
-Example 03 writes the first three out and explains them; the examples after it take them from here.
+Examples 03 and 06 write them out and explain them; the examples after them take them from here.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,34 @@ def one_cycle(done: float, warm_up: float) -> float:
     Smith, N. Topin 2017, https://arxiv.org/abs/1708.07120).
     """
     return min(done / warm_up, (1 - done) / (1 - warm_up))
+
+
+def adam_steps(
+    network: tf.Module, losses: Callable[..., dict[str, tf.Tensor]]
+) -> tuple[Callable[..., dict[str, tf.Tensor]], tf.keras.optimizers.Optimizer]:
+    """Return a compiled function that takes a step of Adam, and Adam itself, for checkpoints.
+
+    Args:
+        network: maps images, in training, to outputs.
+        losses: maps the outputs, and all that is to be known of the images, to values by name, of
+            which "loss" is to become smaller.
+
+    Returns:
+        A function of the learning rate, images, and what is known of them, that returns the values;
+        and the optimizer, built.
+    """
+    weights, optimizer = network.trainable_variables, tf.keras.optimizers.Adam()
+    optimizer.build(weights)
+
+    @tf.function
+    def train_step(learning_rate: tf.Tensor, images: tf.Tensor, *known: tf.Tensor) -> dict:
+        optimizer.learning_rate.assign(learning_rate)
+        with tf.GradientTape() as tape:
+            values = losses(network(images, training=True), *known)
+        optimizer.apply(tape.gradient(values["loss"], weights), weights)
+        return values
+
+    return train_step, optimizer
 
 
 def predict(

@@ -8,7 +8,11 @@ import tensorflow as tf
 from sklearn import metrics
 from sklearn.neighbors import NearestNeighbors
 
+from examples import example16_segmentation_nuclei
+from models.boxes import overlap
+
 figures = programs.figures("tasks")
+KINDS = ("cross-entropy", "dice")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,22 @@ def test_iou_of_boxes_by_hand_and_as_that_of_their_masks():
         assert np.array_equal(figures.box_around(mask), [top, left, bottom, right])
     expected = [[figures.mask_iou(a, b) for b in masks] for a in masks]
     np.testing.assert_allclose(figures.box_iou(boxes, boxes), expected)
+
+
+def test_the_exercises_on_losses():
+    boxes = np.array([[0, 5, 10, 15], [0, 20, 10, 30]], np.float64)
+    iou, generalised = overlap(np.array([[0, 0, 10, 10]], np.float64), boxes)
+    np.testing.assert_allclose([iou, generalised], [[1 / 3, 0], [1 / 3, -1 / 3]])
+    classes = np.array([[[1] + 19 * [0]]])  # one pixel of 20 belongs to a nucleus
+    nothing, better = np.array([0.05]), np.where(classes == 1, 0.9, 0.1)[..., None]
+    for share, entropy, dice in ((nothing, 0.199, 0.05), (better, 0.105, 0.47)):
+        share = np.broadcast_to(share, (1, 1, 20, 1)) * np.ones((1000, 1, 1, 1))
+        shares = np.concatenate([1 - share, share, 1e-9 + 0 * share], axis=-1)
+        logits = np.log(shares).astype(np.float32)
+        labels = np.repeat(classes, 1000, axis=0)
+        found = [example16_segmentation_nuclei.losses(logits, labels, kind) for kind in KINDS]
+        assert float(found[0]["loss"]) == pytest.approx(entropy, abs=5e-4)
+        assert 1 - float(found[1]["loss"]) == pytest.approx(dice, abs=5e-3)
 
 
 def test_dice_and_iou_against_scikit_learn():

@@ -15,6 +15,9 @@ from examples import (
     example06_cifar10_cnn_nn,
     example11_vgg16_cats_dogs,
     example14_cifar10_record,
+    example15_detection_bccd,
+    example16_segmentation_nuclei,
+    example17_similarity_omniglot,
 )
 
 # The tables that are made at once, each by a function of the script it is named after. Those for
@@ -108,6 +111,8 @@ def test_settings_of_examples_that_notes_state():
             assert float(share) == smoothing[user].LABEL_SMOOTHING
     examples = (example03_mnist_mlp, *smoothing.values(), example06_cifar10_cnn_nn)
     assert [example.WARM_UP for example in examples] == [0.1, 0.2, 0.2, 0.1, 0.2]
+    tasks = (example15_detection_bccd, example16_segmentation_nuclei, example17_similarity_omniglot)
+    assert {example.WARM_UP for example in tasks} == {0.1}
     top = example11_vgg16_cats_dogs
     assert pytest.approx(top.LEARNING_RATE / 50) == top.FINE_TUNE_RATE
 

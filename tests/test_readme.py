@@ -1,5 +1,6 @@
 """Checks that README.md agrees with the files it speaks of: measured results, commands, links."""
 
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,44 @@ def test_check_notices_a_number_that_was_changed_by_hand(page, row, monkeypatch,
     (tmp_path / "page.md").write_text(text[:number] + changed + text[number + 1 :])
     with pytest.raises(SystemExit, match="out of date"):
         results.main(["--check"])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shown"),
+    [
+        ({"map_50": 0.9, "map": 0.61, "count_error": 1}, "mAP 0.900 at IoU 0.5 on BCCD in 20 s"),
+        ({"iou": 0.9, "score": 0.5, "score_50": 0.7}, "IoU 0.900 on BCCD in 20 s"),
+        (
+            {"test_accuracy": 0.9, "one_shot_error": 0.1, "error_of_pixels": 0.7}
+            | {"error_untrained": 0.5},
+            "error 10.0% on BCCD in 20 s",
+        ),
+        ({"test_accuracy": 0.9}, "90.00% on BCCD in 20 s"),
+    ],
+)
+def test_the_index_shows_the_score_of_the_task(metrics, shown, monkeypatch, tmp_path):
+    about = {"data": "BCCD", "command": "python examples/example15.py", "total_seconds": 20}
+    (tmp_path / "example15_default.json").write_text(json.dumps(about | metrics))
+    (tmp_path / "example15_default.txt").touch()
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    row = "| 15 | [`example15_cells.py`](examples/example15_cells.py) | cells |"
+    assert results.with_index(f"{row} |") == f"{row} {shown} |"
+
+
+def test_a_run_that_was_not_measured_yet_is_left_out(monkeypatch, tmp_path):
+    (tmp_path / "example15_default.json").write_text('{"command": "python examples/example15.py"}')
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    assert "example15" not in results.runs()
+    assert results.in_short("15") == ""
+
+
+def test_a_run_has_its_own_pictures_only(monkeypatch, tmp_path):
+    for name in ("example15_curves", "example15_blocks_curves", "example15_sample_answers"):
+        (tmp_path / f"{name}.png").touch()
+    monkeypatch.setattr(results, "IMAGES", tmp_path)
+    for run, picture in (("default", "curves"), ("sample", "sample_answers")):
+        shown = results.pictures_of(tmp_path / f"example15_{run}.json")
+        assert [path.stem for path in shown] == [f"example15_{picture}"]
 
 
 def test_the_two_commands_stand_together_and_ci_runs_the_second():

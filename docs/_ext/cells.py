@@ -132,8 +132,8 @@ def mentions(folder: Path = DOCS / "notes") -> dict[tuple[str, str], list[Mentio
         for line in path.read_text().splitlines():
             if line.startswith("# ") and not title:
                 title = line[2:]
-            elif line.startswith("## "):
-                section = line[3:]
+            elif line.startswith(("## ", "### ")):
+                section = line.lstrip("# ")
             for place in CELL_LINK.findall(line):
                 places = found.setdefault(place, [])
                 mention = Mention(path.stem, title, section)

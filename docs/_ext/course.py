@@ -161,11 +161,15 @@ PANELS = {
 CAPTIONS = {
     "confusion_matrix": "Confusion matrix: a row for each true class, a column for each answer; "
     "what is right lies on the diagonal.",
-    "learning_curves": "Learning curves: loss and accuracy by epoch, in training and validation.",
+    "learning_curves": "Learning curves: loss and score by epoch, in training and validation.",
     "worst_mistakes": "The mistakes of which the network was surest: what it says, what it is.",
     "grad_cam": "Where the network looks: each image beside what in it speaks for the answer.",
     "first_kernels": "The kernels of the first layer, as small colour images.",
     "templates": "Templates: red pixels speak for a digit, blue ones against it.",
+    "answers": "Images of the test: what is there, and what the network finds.",
+    "precision": "Precision over recall of each class, at an IoU of 0.5.",
+    "run": "A run of the test: each drawing that is asked beside the answer.",
+    "plane": "Characters never trained on, a colour each, where t-SNE puts their embeddings.",
     "picture": "A picture as the network was given it, and the likeliest class.",
 } | {panel: f"TensorBoard on sample data: {text}" for panel, text in PANELS.items()}
 
@@ -193,8 +197,12 @@ GALLERY = {
     "Convolutional networks": ("04", "05", "06", "14"),
     "Networks that others have trained": ("07", "11", "13"),
     "Photographs in, answers out": ("10", "08", "09", "12"),
+    "Objects, pixels, similarity": ("15", "16", "17"),
 }
-THUMBNAILS = ("scalars", "templates", "first_kernels", "grad_cam", "worst_mistakes", "confusion")
+THUMBNAILS = (
+    *("scalars", "templates", "first_kernels", "grad_cam", "answers", "plane", "worst_mistakes"),
+    "confusion",
+)
 
 
 def thumbnail(number: str) -> str:

@@ -37,7 +37,8 @@ from examples.helpers import report  # noqa: E402
 
 RESULTS = results.RESULTS
 RANDOM_WEIGHTS = "models/random_vgg_16.ckpt"
-PLOTS = ("learning_curves", "confusion_matrix", "templates", "first_kernels")  # no images in them
+# There are no images in these.
+PLOTS = ("confusion_matrix", "first_kernels", "learning_curves", "precision", "templates")
 
 
 def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
