@@ -29,7 +29,7 @@ from models.augmentation import random_square
 STEPS = 5  # in an epoch
 TINY = ["--epochs", "2", "--batch-size", "2"]
 SMALLER = f"from examples import example16_segmentation_nuclei as e; e.STEPS = {STEPS}"
-BACKGROUND, INSIDE, EDGE = range(3)
+BACKGROUND, CORE, RIM = range(3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,40 +66,56 @@ def as_probabilities(classes):
 # --- Classes of pixels, and back to nuclei --------------------------------------------------------
 
 
-def test_the_border_is_what_lies_within_two_pixels_of_another_number():
-    numbers = np.pad(discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (0, 0, 3)), 0)
+def test_edges_have_a_neighbour_of_another_number():
+    numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (0, 0, 3))
+    edges = example16.edges_of(numbers.astype(np.int32))
+    for y, x in np.ndindex(numbers.shape):
+        around = numbers[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        assert edges[y, x] == np.any(around != numbers[y, x]), (y, x)
+
+
+def test_the_core_is_what_lies_deep_in_a_nucleus():
+    """As deep as 0.4 of its deepest pixel, by exact distances; cores do not touch."""
+    numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (0, 0, 3))
     numbers[50, 10] = 5
     classes = example16.classes_of(numbers)
     assert classes.dtype == np.uint8
-    for y, x in np.ndindex(numbers.shape):
-        around = numbers[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
-        expected = EDGE if np.any(around != numbers[y, x]) else INSIDE
-        assert classes[y, x] == (expected if numbers[y, x] else BACKGROUND), (y, x)
-    assert np.bincount(classes.ravel()).min() > 100
+    assert np.array_equal(classes == BACKGROUND, numbers == 0)
+    for number in range(1, 5):
+        own = numbers == number
+        inner = own & ~example16.edges_of(numbers)
+        depth = ndimage.distance_transform_edt(np.pad(inner, 1, mode="edge"))[1:-1, 1:-1]
+        expected = depth >= 0.4 * depth.max()
+        assert np.mean((classes == CORE)[own] == expected[own]) > 0.95
+        assert 0.1 < np.mean(classes[own] == CORE) < 0.8
+    assert classes[50, 10] == CORE  # what is too thin to have a depth
+    assert ndimage.label(classes == CORE, np.ones((3, 3)))[1] == 5
 
 
 def test_two_nuclei_that_touch_are_told_apart():
     """Connected components of the mask join them. One that is too small is none."""
-    numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (5, 50, 1))
-    probabilities = as_probabilities(example16.classes_of(numbers))
-    probabilities[50, 5] = [0.1, 0.8, 0.1]
-    assert ndimage.label(numbers > 0)[1] == 3
-    found = example16.find_nuclei(probabilities)
-    assert sorted(np.unique(found)) == [0, 1, 2, 3]  # without gaps
-    large = np.where(numbers == 4, 0, numbers)
+    numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (5, 50, 1), (30, 50, 5))
+    classes = example16.classes_of(numbers)
+    classes[numbers == 5] = RIM  # a nucleus without a core is one, too
+    assert ndimage.label(numbers > 0)[1] == 4
+    found = example16.find_nuclei(as_probabilities(classes))
+    assert np.unique(found).tolist() == [0, 1, 2, 3, 4]  # without gaps
+    large = np.unique(np.where(numbers == 4, 0, numbers), return_inverse=True)[1]
+    large = large.reshape(numbers.shape)
     assert np.array_equal(found > 0, large > 0)
-    for number in (1, 2, 3):
-        inside = (large == number) & (example16.classes_of(large) == INSIDE)
-        assert len(set(found[inside])) == 1
-        share = np.mean(found[large == number] == found[inside][0])
-        assert share > 0.95  # of pixels between two nuclei, either may be right
-    np.testing.assert_allclose(example16.nuclei_score(found, large), 1)
+    for number in (1, 2, 3, 4):
+        within, counts = np.unique(found[large == number], return_counts=True)
+        assert counts.max() > 0.95 * counts.sum(), within  # between two, either may be right
+    np.testing.assert_allclose(example16.nuclei_score(found, large)[:8], 1)
 
 
-@pytest.mark.parametrize("share", [[1, 0, 0], [0, 0, 1], [0.4, 0.2, 0.4], [0.6, 0.2, 0.2]])
-def test_where_nothing_is_inside_there_is_no_nucleus(share):
+@pytest.mark.parametrize(
+    ("share", "count"),
+    [([1, 0, 0], 0), ([0, 0, 1], 1), ([0.4, 0.2, 0.4], 1), ([0.6, 0.2, 0.2], 0), ([0, 1, 0], 1)],
+)
+def test_the_same_everywhere_is_one_nucleus_or_none(share, count):
     found = example16.find_nuclei(np.full((20, 30, 3), share, np.float32))
-    assert found.shape == (20, 30) and not found.any()
+    assert found.shape == (20, 30) and np.all(found == count)
 
 
 # --- Scores ---------------------------------------------------------------------------------------
@@ -165,7 +181,7 @@ def test_scores_of_pixels_are_those_of_scikit_learn(data, monkeypatch):
     rng, masks = np.random.default_rng(0), []
     for each in images:  # right, but for one pixel in ten
         masks.append((each.instances > 0) ^ (rng.random(each.instances.shape) < 0.1))
-    answers = [as_probabilities(mask * INSIDE) for mask in masks]
+    answers = [as_probabilities(mask * CORE) for mask in masks]
     given = iter(answers)
     monkeypatch.setattr(example16, "predict", lambda *_: next(given))
     found = example16.evaluate(None, images)
@@ -177,7 +193,7 @@ def test_scores_of_pixels_are_those_of_scikit_learn(data, monkeypatch):
     assert found["otsu_iou"] == pytest.approx(reference.jaccard_score(true, bright))
     for name, some in {
         "score": [example16.find_nuclei(answer) for answer in answers],
-        "score_without_border": [ndimage.label(mask)[0] for mask in masks],
+        "score_of_components": [ndimage.label(mask)[0] for mask in masks],
         "otsu_score": [ndimage.label(example16.otsu(each.image))[0] for each in images],
     }.items():
         pairs = zip(some, images, strict=True)
@@ -196,12 +212,14 @@ def test_losses_against_keras_and_by_hand():
     classes = rng.integers(0, 3, (2, 3, 4)).astype(np.uint8)
     keras = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     entropy = float(keras(classes, logits))
-    common = areas = 0
+    common, areas = [0, 0, 0], [0, 0, 0]
     for place in np.ndindex(2, 3, 4):
         exponentials = [math.exp(logit) for logit in logits[place].tolist()]
-        found, true = 1 - exponentials[0] / sum(exponentials), classes[place] > 0
-        common, areas = common + found * true, areas + found + true
-    dice = 2 * common / (areas + 1)
+        for number in (CORE, RIM):
+            found, true = exponentials[number] / sum(exponentials), classes[place] == number
+            common[number] += found * true
+            areas[number] += found + true
+    dice = sum(2 * common[number] / (areas[number] + 1) for number in (CORE, RIM)) / 2
     for kind, expected in {
         "cross-entropy": entropy,
         "dice": 1 - dice,
@@ -253,7 +271,7 @@ def test_the_metrics(finished, data):
     models_dir, metrics = finished
     text = (models_dir / example16.NAME / "metrics.json").read_text()
     written = json.loads(text, parse_constant=lambda word: pytest.fail(word))
-    scores = {"iou", "dice", "score_50", "score", "score_without_border"}
+    scores = {"iou", "dice", "score_50", "score", "score_of_components"}
     scores |= {"otsu_iou", "otsu_score"}
     assert all(type(written[name]) is float for name in scores)
     assert written["kinds"].keys() == set(nuclei.KINDS)
