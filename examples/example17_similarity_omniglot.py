@@ -227,8 +227,8 @@ def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
 # embeddings, each divided by its length.
 
 
-def find_neighbours(args, dtype, folder: Path) -> dict:
-    """Find the photographs, of a folder or an archive, that are most like --image."""
+def find_neighbours(image: np.ndarray, args, dtype, folder: Path) -> dict:
+    """Find the photographs, of a folder or an archive, that are most like an image."""
     if args.photos:
         data = photographs.load_pictures(args.photos, args.data_dir / "photos")
     else:
@@ -237,7 +237,7 @@ def find_neighbours(args, dtype, folder: Path) -> dict:
     path = pretrained.find_vgg16(kind[args.data], args.data, args.data_dir, make)
     network, source = vgg16_files.load(path, dtype, pooling=("max5",))
     size, others = network.config.image_size, data.train + data.validation + data.test
-    asked = pictures.squared(pictures.read_picture(args.image), size)
+    asked = pictures.squared(image, size)
     more = (lambda some: photographs.read_photographs(data, some, size)), data.identify
     similar = cosines(network, source, asked, others, *more, folder / "features")
     best = np.argsort(-similar)[:NEIGHBOURS]
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     dtype, folder = device.start(args.precision), args.models_dir / NAME
     if args.image:
-        return find_neighbours(args, dtype, folder)
+        return find_neighbours(pictures.read_picture(args.image), args, dtype, folder)
     data = omniglot.load(args.data, args.data_dir, args.small, SIZE)
     print(data.summary())
     network = Network(args.loss != "prototypes", dtype, args.seed)

@@ -198,7 +198,7 @@ def test_suppression_is_that_of_tensorflow(threshold):
 
 
 def test_detections_are_the_sure_boxes_within_the_image(monkeypatch):
-    """Each class has its own; what is below the lowest score is none."""
+    """Of two views the mean. Each class has its own; what is below the lowest score is none."""
     detector = example15.Detector(2, None, tf.float32, seed=0)
     rng = np.random.default_rng(0)
     logits = np.full((1, 30, 40, 2), -9.0, np.float32)
@@ -207,14 +207,25 @@ def test_detections_are_the_sure_boxes_within_the_image(monkeypatch):
     boxes[0, 20, 30] = (200, 100, 330, 250)
     logits[0, 3, 5, 0], logits[0, 3, 6, 0], logits[0, 20, 30, 0] = 2, 1, 3
     logits[0, 3, 6, 1], logits[0, 9, 9, 1] = 0, -5
-    monkeypatch.setattr(
-        type(detector), "__call__", lambda *_: (tf.constant(logits), tf.constant(boxes))
-    )
-    image = rng.integers(0, 256, (240, 320, 3), np.uint8)
+    mirrored_logits, mirrored_boxes = logits - 1, np.zeros_like(boxes)  # less sure
+    for row, column in np.ndindex(30, 40):
+        x1, y1, x2, y2 = boxes[0, row, column]
+        mirrored_boxes[0, row, 39 - column] = 320 - x2, y1 + 2, 320 - x1, y2 + 4  # and lower
+    mirrored_logits[0] = np.fliplr(mirrored_logits[0])
+    image, seen = rng.integers(0, 256, (240, 320, 3), np.uint8), []
+
+    def outputs(_, images):
+        seen.append(images)
+        both = (logits, mirrored_logits), (boxes, mirrored_boxes)
+        return tuple(tf.constant(np.concatenate(some)) for some in both)
+
+    monkeypatch.setattr(type(detector), "__call__", outputs)
     first, second = example15.detect(detector, image)
-    assert first[0].tolist() == [[200, 100, 320, 240], [0, 8, 60, 50]]
-    np.testing.assert_allclose(first[1], 1 / (1 + np.exp([-3.0, -2.0])), rtol=1e-6)
-    assert second[0].tolist() == [[0, 8, 60, 51]]
+    assert np.array_equal(seen[0], [image, np.fliplr(image)])
+    assert first[0].tolist() == [[200, 101, 320, 240], [0, 9, 60, 52]]
+    expected = [(1 / (1 + np.exp(-x)) + 1 / (1 + np.exp(1 - x))) / 2 for x in (3, 2)]
+    np.testing.assert_allclose(first[1], expected, rtol=1e-6)
+    assert second[0].tolist() == [[0, 9, 60, 53]]
     assert len(example15.detect(detector, image, 1)[0][0]) == 3  # before suppression
 
 
@@ -258,7 +269,7 @@ def test_losses_by_hand():
     given = tf.constant(boxes)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(given)
-        found = example15.losses(tf.constant(logits), given, classes, targets)
+        found = example15.losses((tf.constant(logits), given), classes, targets)
     assert float(found["box_loss"]) == pytest.approx(of_boxes / 6, rel=1e-5)  # 5 points, and 1
     assert float(found["loss"]) == pytest.approx((focal + 2 * of_boxes) / 6, rel=1e-5)
     gradients = [tape.gradient(found[name], given).numpy() for name in ("loss", "box_loss")]

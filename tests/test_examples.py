@@ -1,6 +1,7 @@
 """What holds for every example: its shape, and what it does as a program on sample data."""
 
 import ast
+import functools
 import importlib
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 from programs import ROOT, run, status, without_pictures
+from sklearn import manifold
 
 from examples import example10_cats_dogs_tfrecord as example10
 from examples.helpers import cli
@@ -46,7 +48,7 @@ def flags_of(path, capsys):
 @each_example
 def test_docstring(path, capsys):
     title, blank, *rest = ast.get_docstring(tree_of(path)).splitlines()
-    assert re.fullmatch(rf"Example {path.name[len('example') :][:2]}: .+\.", title)
+    assert re.fullmatch(rf"Example {path.name[len('example') :][:2]}: .+[.?]", title)
     assert blank == ""
     assert rest[0].startswith("You will learn ")
     commands = [line for line in rest if line.startswith("    ")]
@@ -176,6 +178,7 @@ def runs(sample_dir, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example10, "TIMED", 40)  # and hardly any time for measuring
         patch.setattr(example10, "TIMED_SECONDS", 0.02)
+        patch.setattr(manifold, "TSNE", functools.partial(manifold.TSNE, max_iter=250))
         yield both
 
 

@@ -343,6 +343,16 @@ def test_finish_completes_the_metrics_and_checks_the_accuracy(tmp_path, capsys):
     assert json.loads((folder / "metrics.json").read_text())["test_accuracy"] == 0.4
 
 
+def test_finish_can_name_another_score(tmp_path, capsys):
+    metrics = {"iou": np.float64(0.5), "test_accuracy": 0.9, "train_seconds": 1.5, "data": "images"}
+    more = [], [], 0.6, "iou"
+    with pytest.raises(cli.UserError, match=r"^iou 0\.5000 is below --min-accuracy 0\.6$"):
+        report.finish(tmp_path, metrics, *more)
+    assert json.loads((tmp_path / "metrics.json").read_text())["iou"] == 0.5  # not a text
+    assert report.finish(tmp_path, metrics | {"iou": 0.7}, *more)["iou"] == 0.7
+    assert "\niou 0.7000 on images\n" in capsys.readouterr().out
+
+
 def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
@@ -365,6 +375,24 @@ def test_learning_curves_show_the_history(tmp_path):
     assert not np.array_equal(
         pixels(path), pixels(report.plot_learning_curves(tmp_path, "title", other))
     )
+
+
+def test_learning_curves_of_scores_that_only_one_part_has(tmp_path, monkeypatch):
+    """A loss in training alone, a score in validation alone; seconds are no curve."""
+    history = {"loss": [3.0, 2.0], "validation_map_50": [0.1, 0.4], "seconds": [1.0, 1.0]}
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure) or path)
+    report.plot_learning_curves(tmp_path, "title", history)
+    drawn = {axis.get_ylabel(): axis.get_lines() for axis in figures[0].axes}
+    found = {
+        name: [(line.get_label(), list(line.get_ydata())) for line in lines]
+        for name, lines in drawn.items()
+    }
+    assert found == {
+        "loss": [("training", [3.0, 2.0])],
+        "map_50": [("validation", [0.1, 0.4])],
+    }
+    report.plt.close(figures[0])
 
 
 def test_confusion_matrix_has_the_true_class_in_its_rows(tmp_path, monkeypatch):
