@@ -46,7 +46,7 @@ def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
     copy = folder / "project"
     for name in ("examples", "examples/helpers", "datasets", "models", "tests", "tests/benchmarks"):
         (copy / name).mkdir(parents=True)
-        for file in (ROOT / name).iterdir():
+        for file in (ROOT / name).glob("*.*"):
             if file.suffix in (".py", ".svg"):  # drawings are read from an SVG file
                 shutil.copy(file, copy / name)
     (copy / "datasets" / "downloads").mkdir()
