@@ -140,10 +140,8 @@ def predict(network: UNet, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     border = ((0, -height % 16), (0, -width % 16), (0, 0))
     x = np.pad(normalise(image), border, mode="symmetric")
-    found = tf.nn.softmax(
-        network(np.stack([x, x[:, ::-1]]))
-    ).numpy()  # itself, mirrored
-    return (found[0] + found[1, :, ::-1])[:height, :width] / 2
+    both = tf.nn.softmax(network(np.stack([x, x[:, ::-1]]))).numpy()
+    return (both[0] + both[1, :, ::-1])[:height, :width] / 2
 
 
 def find_nuclei(probabilities: np.ndarray) -> np.ndarray:
