@@ -94,7 +94,7 @@ def test_the_core_is_what_lies_deep_in_a_nucleus():
 
 def test_two_nuclei_that_touch_are_told_apart():
     """Connected components of the mask join them. One that is too small is none."""
-    numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (5, 50, 1), (30, 50, 5))
+    numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (5, 5, 1), (30, 50, 5))
     classes = example16.classes_of(numbers)
     classes[numbers == 5] = RIM  # a nucleus without a core is one, too
     assert ndimage.label(numbers > 0)[1] == 4
