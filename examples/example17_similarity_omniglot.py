@@ -39,8 +39,7 @@ LEARNING_RATE, WARM_UP = 5e-3, 0.1  # Adam's, at the peak; share of steps until 
 SIZE = 35  # pixels; a third of the drawings' 105
 ANGLE, ZOOM, SHIFT = 0.25, 0.15, 2  # radians, a logarithm, pixels: at most
 CHANNELS = (1, 32, 64, 64, 64)
-TEMPERATURE, MARGIN = 16, 0.5  # see Prototypes, and Triplets and pairs
-NEIGHBOURS = 8  # photographs that are shown as the most similar
+TEMPERATURE, MARGIN, NEIGHBOURS = 16, 0.5, 8  # see Prototypes, Triplets, Photographs
 
 # %% Data
 # Omniglot (B. Lake et al., Science 2015, https://github.com/brendenlake/omniglot) has
@@ -165,7 +164,8 @@ def one_shot_error(embed, runs) -> float:
 
 def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None:
     """Train from where the run was left to the end of its last epoch."""
-    ways, known = args.batch_size // DRAWINGS, turned(data.images[~data.held_back])
+    drawings = data.images[~data.held_back][: (args.train_images or 10**9) // 20]
+    ways, known = args.batch_size // DRAWINGS, turned(drawings)
     if not 1 < ways <= len(known):
         raise cli.UserError(f"--batch-size / {DRAWINGS} is not from 2 to {len(known)}")
     labels, weights = tf.repeat(tf.range(ways), DRAWINGS), network.trainable_variables

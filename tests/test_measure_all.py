@@ -98,3 +98,10 @@ def test_the_copy_has_scripts_and_data_but_no_results(tmp_path):
     assert (copy / "examples" / "helpers" / "run.py").is_file()
     assert [path.name for path in (copy / "datasets" / "downloads").iterdir()] == ["mnist"]
     assert all(path.suffix == ".py" for path in (copy / "models").iterdir())
+
+
+def test_what_scripts_read_comes_with_them(tmp_path):
+    (tmp_path / "data").mkdir()
+    copy = measure_all.copy_of_the_project(tmp_path, tmp_path / "data")
+    assert (copy / "datasets" / "drawings.svg").is_file()
+    assert (copy / "datasets" / "downloads").is_dir()

@@ -46,8 +46,9 @@ def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
     copy = folder / "project"
     for name in ("examples", "examples/helpers", "datasets", "models", "tests", "tests/benchmarks"):
         (copy / name).mkdir(parents=True)
-        for script in (ROOT / name).glob("*.py"):
-            shutil.copy(script, copy / name)
+        for file in (ROOT / name).glob("*.*"):
+            if file.suffix in (".py", ".svg"):  # drawings are read from an SVG file
+                shutil.copy(file, copy / name)
     (copy / "datasets" / "downloads").mkdir()
     for path in data_dir.iterdir():
         if path.is_dir() and path.name != "sample":
