@@ -15,8 +15,8 @@ https://doi.org/10.1038/s41592-019-0612-7). Before this one: example 15, detecti
 After it: example 17, similarity. docs/results.md has the measured results.
 """
 
+import functools
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `datasets` is ours
@@ -140,9 +140,8 @@ def predict(network: UNet, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     border = ((0, -height % 16), (0, -width % 16), (0, 0))
     x = np.pad(normalise(image), border, mode="symmetric")
-    views = np.stack([x, x[:, ::-1]])  # itself, mirrored
-    found = tf.nn.softmax(network(views)).numpy()
-    return (found[0] + found[1, :, ::-1])[:height, :width] / 2
+    both = tf.nn.softmax(network(np.stack([x, x[:, ::-1]]))).numpy()
+    return (both[0] + both[1, :, ::-1])[:height, :width] / 2
 
 
 def find_nuclei(probabilities: np.ndarray) -> np.ndarray:
@@ -273,7 +272,8 @@ def main(argv: list[str] | None = None) -> dict:
     network = UNet(dtype, args.seed)
     about = {"data": data.name, "parameters": count_parameters(network), "kinds": {}}
     print(f"{about['parameters']:,} parameters")
-    train_step, optimizer = adam_steps(network, partial(losses, kind=args.loss))
+    loss_of = functools.partial(losses, kind=args.loss)
+    train_step, optimizer = adam_steps(network, loss_of)
     settings, more = cli.settings(args, dtype), (args.epochs, STEPS, args.restart)
     run = Run(folder, settings, __file__, *more, network=network, optimizer=optimizer)
     train(run, network, train_step, data, args)

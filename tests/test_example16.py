@@ -75,7 +75,7 @@ def test_edges_have_a_neighbour_of_another_number():
 
 
 def test_the_core_is_what_lies_deep_in_a_nucleus():
-    """Half as deep as its deepest pixel, or more, by exact distances; cores do not touch."""
+    """As deep as CORE_DEPTH of its deepest pixel, by exact distances; cores do not touch."""
     numbers = discs((20, 20, 9), (36, 20, 8), (60, 40, 12), (0, 0, 3))
     numbers[50, 10] = 5
     classes = example16.classes_of(numbers)
@@ -85,7 +85,7 @@ def test_the_core_is_what_lies_deep_in_a_nucleus():
         own = numbers == number
         inner = own & ~example16.edges_of(numbers)
         depth = ndimage.distance_transform_edt(np.pad(inner, 1, mode="edge"))[1:-1, 1:-1]
-        expected = depth >= 0.5 * depth.max()
+        expected = depth >= example16.CORE_DEPTH * depth.max()
         assert np.mean((classes == CORE)[own] == expected[own]) > 0.95
         assert 0.1 < np.mean(classes[own] == CORE) < 0.8
     assert classes[50, 10] == CORE  # what is too thin to have a depth
