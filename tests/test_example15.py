@@ -232,6 +232,7 @@ def test_detections_are_the_sure_boxes_within_the_image(monkeypatch):
 def test_targets_belong_to_the_smallest_object_near_whose_centre_they_lie():
     rng, some = np.random.default_rng(0), 0
     corners, sides = rng.uniform(-5, [280, 200], (40, 2)), rng.uniform(6, 90, (40, 2))
+    corners[:20], sides[:20] = 2 * np.rint(corners[:20] / 2), 4 * np.rint(sides[:20] / 4)
     boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
     labels = rng.integers(0, 3, 40).astype(np.int32)
     _, classes, targets = example15.make_targets(None, boxes, labels)

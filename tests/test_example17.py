@@ -1,6 +1,7 @@
 """Checks example 17: losses and errors against naive loops, episodes, --image, --photos, stops."""
 
 import dataclasses
+import functools
 import json
 import os
 
@@ -18,6 +19,7 @@ from programs import (
     start_to_be_killed,
     without_pictures,
 )
+from sklearn import manifold
 from sklearn.neighbors import NearestNeighbors
 
 from datasets import cats_dogs, omniglot, photographs
@@ -35,6 +37,7 @@ SMALLER = f"from examples import example17_similarity_omniglot as e; e.STEPS = {
 def smaller():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example17, "STEPS", STEPS)
+        patch.setattr(manifold, "TSNE", functools.partial(manifold.TSNE, max_iter=250))
         yield
 
 
@@ -244,6 +247,8 @@ def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
     [
         ("--batch-size 9", "--batch-size / 5 is not from 2 to 384"),
         ("--batch-size 5000", "--batch-size / 5 is not from 2 to 384"),
+        ("--train-images 40", "--batch-size / 5 is not from 2 to 16"),
+        ("--train-images 10", "--batch-size / 5 is not from 2 to 0"),
         ("--image {folder}/missing.png", "missing.png"),
         ("--image {folder}/a.png --photos {folder}/missing", "cannot read"),
         ("--image {folder}/a.png --photos {folder}/empty", "has no picture that can be read"),

@@ -22,9 +22,10 @@ def characters(sample_dir):
 
 @pytest.fixture(scope="module")
 def files():
-    """One alphabet of the sample data, as "full" would find it, by file name."""
+    """An alphabet of the sample data and a character of another, as "full" would find them."""
     background, runs = specimens.drawn_characters()
-    kept = {name: file for name, file in background.items() if "/Alphabet_1/" in name}
+    places = "/Alphabet_1/", "/Alphabet_2/character01/"
+    kept = {name: f for name, f in background.items() if any(place in name for place in places)}
     return {f"omniglot/{name}": file for name, file in kept.items()} | {
         f"omniglot/{RUNS}/{name}": file
         for name, file in runs.items()
@@ -101,11 +102,11 @@ def test_folders_and_small_sets(tmp_path, files, monkeypatch):
     lay(tmp_path, files)
     folder = tmp_path / "omniglot"
     full = omniglot.load("full", tmp_path)
-    assert full.name == "Omniglot" and len(full.images) == 12 and len(full.runs) == 2
-    # Two small sets: characters 1 to 8, and 5 to 12, of which 5 to 8 are the same.
+    assert full.name == "Omniglot" and len(full.images) == 13 and len(full.runs) == 2
+    # Two small sets: characters 1 to 8, and 5 to 12, of which 5 to 8 are the same; another in both.
     for name, numbers in (("small1", range(1, 9)), ("small2", range(5, 13))):
-        for number in numbers:
-            place = f"Alphabet_1/character{number:02d}"
+        places = [f"Alphabet_1/character{number:02d}" for number in numbers]
+        for place in (*places, "Alphabet_2/character01"):
             shutil.copytree(folder / BACKGROUND / place, folder / f"{BACKGROUND}_{name}" / place)
     small = omniglot.load("full", tmp_path, small=True)
     assert small.name == "Omniglot's small sets"
