@@ -1,5 +1,6 @@
 """Checks the parts of example 05 against example 04; whole runs in test_mnist_cnns.py."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,9 @@ def test_the_table_of_shapes_is_right():
     text = Path(example05.__file__).read_text()
     network = example05.Network(tf.float32, 0)
     for kernel in network.kernels:
-        product = " * ".join(f"{n:>3}" if i > 1 else str(n) for i, n in enumerate(kernel.shape))
-        count = f"{int(tf.size(kernel)):,}"
-        assert f"{product} ={count:>8}\n" in text, product
-    assert f"= {int(tf.size(network.dense)) + 10:,}" in text
-    assert f"784 * 12 * 12 * 32 = {784 * 12 * 12 * 32:,}" in text.replace("\n# ", " ")
+        height, width, _, outputs = kernel.shape
+        row = rf"convolution  {height} x {width} .* x +{outputs} +{int(tf.size(kernel)):,}\n"
+        assert re.search(row, text), row
+    assert re.search(rf"dense +10 +{int(tf.size(network.dense)):,}\n", text)
+    dense = f"{784 * 12 * 12 * 32:,}".replace(",", "{,}")
+    assert rf"784 \cdot 12 \cdot 12 \cdot 32 = {dense}" in text
