@@ -9,8 +9,8 @@ changes; how pixels become objects that can be counted; how both are scored.
     python examples/example16_segmentation_nuclei.py --image PATH   # of any size
 
 The U-Net is O. Ronneberger, P. Fischer and T. Brox's (2015,
-https://arxiv.org/abs/1505.04597); images and score are those of the 2018 Data Science
-Bowl, and a class for borders helped to win it (J. Caicedo et al. 2019,
+https://arxiv.org/abs/1505.04597). Images and score are those of the 2018 Data Science
+Bowl; its winners, too, had a class to keep nuclei apart (J. Caicedo et al. 2019,
 https://doi.org/10.1038/s41592-019-0612-7). Before this one: example 15, detection.
 After it: example 17, similarity. docs/results.md has the measured results.
 """
@@ -36,19 +36,19 @@ from models.training import adam_steps, count_parameters, one_cycle
 NAME = Path(__file__).stem
 EPOCHS, STEPS, BATCH_SIZE = 9, 60, 12  # steps in an epoch; crops in a step
 LEARNING_RATE, WARM_UP = 4e-3, 0.1  # Adam's, at the peak; share of steps until then
-CROP = 256  # pixels of height and width
+CROP = 256  # pixels of height and width of the squares that it learns from
 CHANNELS = (32, 48, 64, 96)  # at a half, a quarter, an eighth, a sixteenth of the size
 CORE_DEPTH, SMALLEST = 0.5, 30  # of the greatest depth; pixels of a nucleus, at least
-OPEN = 0.2  # probability of background below which a pixel is a nucleus'; validated
+OPEN = 0.2  # a pixel is a nucleus' if background is less likely; from validation
 BACKGROUND, CORE, RIM = range(3)  # the classes of pixels
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a nucleus is a hit
 
 # %% Data
 # Images of several microscopes, with a mask for every nucleus (datasets/nuclei.py).
 # Nuclei touch, and would become one. So their pixels are of two classes: those far
-# from the edge, the *core*, and the *rim*; cores do not touch. The network
-# learns from squares that are turned, resized and recoloured (models/augmentation.py).
-# Square roots bring dim nuclei nearer to bright ones.
+# from the edge, the *core*, and the *rim*; cores do not touch. The network learns from
+# squares that are turned, resized and recoloured (models/augmentation.py). Square roots
+# bring dim nuclei nearer to bright ones.
 
 
 def edges_of(instances: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ and photographs can be found that are like another one.
 
 Prototypes, and the shape of the network, are J. Snell, K. Swersky and R. Zemel's (2017,
 https://arxiv.org/abs/1703.05175). Before this one: example 16, segmentation. After it:
-it is the last one. docs/results.md has the measured results.
+nothing, it is the last one. docs/results.md has the measured results.
 """
 
 import itertools
