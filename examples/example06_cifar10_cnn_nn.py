@@ -43,8 +43,8 @@ EPSILON = 1e-3  # keeps batch normalisation from dividing by zero
 # %% Data
 # CIFAR-10 has 50,000 training images of 32 x 32 pixels in ten classes, and 10,000 test
 # images (A. Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html). The last
-# 5,000 training images are held back for validation: all choices, such as the numbers
-# above, are made on them. The test images are used once, at the end.
+# 1,000 training images are held back for validation; they were 5,000 when choices, such
+# as the numbers above, were made on them. The test images are used once, at the end.
 #
 # A cat that is mirrored, or sits two pixels further down, is still a cat. Showing every
 # image flipped and shifted at random, anew in each epoch, is *augmentation*: the

@@ -34,21 +34,21 @@ from models.convolution import Convolutions, enlarge
 from models.training import adam_steps, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
-EPOCHS, STEPS, BATCH_SIZE = 9, 60, 12  # steps in an epoch; crops in a step
-LEARNING_RATE, WARM_UP = 4e-3, 0.1  # Adam's, at the peak; share of steps until then
-CROP = 256  # pixels of height and width of the squares that it learns from
+EPOCHS, STEPS, BATCH_SIZE = 9, 360, 8  # steps in an epoch; crops in a step
+LEARNING_RATE, WARM_UP = 3e-3, 0.1  # Adam's, at the peak; share of steps until then
+CROP = 128  # pixels of height and width of the squares that it learns from
 CHANNELS = (32, 48, 64, 96)  # at a half, a quarter, an eighth, a sixteenth of the size
 CORE_DEPTH, SMALLEST = 0.5, 30  # of the greatest depth; pixels of a nucleus, at least
-OPEN = 0.2  # a pixel is a nucleus' if background is less likely; from validation
+OPEN = 0.3  # a pixel is a nucleus' if background is less likely; from validation
 BACKGROUND, CORE, RIM = range(3)  # the classes of pixels
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a nucleus is a hit
+VIEWS = (1, 1), (1, -1), (-1, 1), (-1, -1)  # steps down and right: -1 mirrors
 
 # %% Data
 # Images of several microscopes, with a mask for every nucleus (datasets/nuclei.py).
 # Nuclei touch, and would become one. So their pixels are of two classes: those far
 # from the edge, the *core*, and the *rim*; cores do not touch. The network learns from
-# squares that are turned, resized and recoloured (models/augmentation.py). Square roots
-# bring dim nuclei nearer to bright ones.
+# turned and resized squares (models/augmentation.py). Square roots show dim nuclei.
 
 
 def edges_of(instances: np.ndarray) -> np.ndarray:
@@ -135,13 +135,15 @@ def losses(logits: tf.Tensor, classes: tf.Tensor, kind: str) -> dict[str, tf.Ten
 # without a core; all other pixels belong to the nearest one.
 
 
-def predict(network: UNet, image: np.ndarray) -> np.ndarray:
-    """Return probabilities (H, W, 3), means of two views, of uint8 (H, W, 3)."""
-    height, width = image.shape[:2]
-    border = ((0, -height % 16), (0, -width % 16), (0, 0))
+def predict(network: UNet, image: np.ndarray, views: int = len(VIEWS)) -> np.ndarray:
+    """Return probabilities (H, W, 3), means of some VIEWS, of uint8 (H, W, 3)."""
+    (height, width, _), sums = image.shape, 0
+    border = (0, -height % 16), (0, -width % 16), (0, 0)
     x = np.pad(normalise(image), border, mode="symmetric")
-    both = tf.nn.softmax(network(np.stack([x, x[:, ::-1]]))).numpy()
-    return (both[0] + both[1, :, ::-1])[:height, :width] / 2
+    for down, right in VIEWS[:views]:
+        logits = network(np.ascontiguousarray(x[::down, ::right])[None])
+        sums += tf.nn.softmax(logits[0]).numpy()[::down, ::right]
+    return sums[:height, :width] / views
 
 
 def find_nuclei(probabilities: np.ndarray) -> np.ndarray:
@@ -182,23 +184,25 @@ def nuclei_score(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     return hits / np.maximum(sum(iou.shape) - hits, 1)
 
 
-def evaluate(network: UNet, images) -> dict[str, float]:
-    """Return the scores of the network, and of Otsu's threshold, on images."""
-    areas, numbers = [], []
+def evaluate(network: UNet, images, views: int = len(VIEWS)) -> dict[str, dict]:
+    """Return scores of the network and of Otsu's threshold: of "all", and by kind."""
+    kinds, areas, hits, scores = [nuclei.kind(x.image) for x in images], [], [], {}
     for each in images:
-        probabilities, true = predict(network, each.image), each.instances > 0
-        mask, simple = probabilities[..., BACKGROUND] < OPEN, otsu(each.image)
-        both = mask & true, mask | true, simple & true, simple | true
-        areas.append([pixels.sum() for pixels in both])
-        found = [find_nuclei(probabilities)]
-        found += [ndimage.label(some)[0] for some in (mask, simple)]
-        numbers.append([nuclei_score(some, each.instances) for some in found])
-    common, either, *of_otsu = np.sum(areas, axis=0)
-    names = "score", "score_of_components", "otsu_score"
-    scores = dict(zip(names, np.mean(numbers, axis=(0, 2)), strict=True))
-    scores |= {"iou": common / either, "dice": 2 * common / (common + either)}
-    score_50 = np.mean(numbers, axis=0)[0, 0]
-    return scores | {"score_50": score_50, "otsu_iou": of_otsu[0] / of_otsu[1]}
+        probabilities, true = predict(network, each.image, views), each.instances > 0
+        masks = np.stack([probabilities[..., BACKGROUND] < OPEN, otsu(each.image)])
+        areas.append([(masks & true).sum((1, 2)), (masks | true).sum((1, 2))])
+        found = find_nuclei(probabilities), *(ndimage.label(mask)[0] for mask in masks)
+        hits.append([nuclei_score(some, each.instances) for some in found])
+    for kind in ["all", *sorted(set(kinds))]:
+        chosen = [kind in ("all", own) for own in kinds]
+        common, either = np.array(areas)[chosen].sum(axis=0)
+        iou, otsu_iou = common / either
+        ours, components, otsus = np.array(hits)[chosen].mean(axis=0)
+        of_pixels = {"iou": iou, "dice": 2 * iou / (1 + iou), "otsu_iou": otsu_iou}
+        of_nuclei = {"score_50": ours[0], "score": ours.mean()}
+        simpler = {"score_of_components": components.mean(), "otsu_score": otsus.mean()}
+        scores[kind] = of_pixels | of_nuclei | simpler
+    return scores
 
 
 # %% Pictures and answers
@@ -233,8 +237,7 @@ def answer(path: Path, folder: Path, dtype) -> dict:
 
 
 # %% Training
-# Adam's steps (models/training.py) are explained in note 4. Large images show more, and
-# are chosen more often.
+# Note 4 explains Adam (models/training.py). Large images are chosen more often.
 
 
 def train(run: Run, network: UNet, train_step, data, args) -> None:
@@ -250,7 +253,7 @@ def train(run: Run, network: UNet, train_step, data, args) -> None:
             crops = [random_square(*pairs[i], CROP, rng) for i in chosen]
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
             run.record(train_step(rate, *map(np.stack, zip(*crops, strict=True))))
-        scores = evaluate(network, data.validation)
+        scores = evaluate(network, data.validation, views=1)["all"]
         run.validate({f"validation_{name}": scores[name] for name in ("iou", "score")})
 
 
@@ -270,22 +273,19 @@ def main(argv: list[str] | None = None) -> dict:
     data = nuclei.load(args.data, args.data_dir)
     print(data.summary(args.train_images))
     network = UNet(dtype, args.seed)
-    about = {"data": data.name, "parameters": count_parameters(network), "kinds": {}}
-    print(f"{about['parameters']:,} parameters")
+    print(f"{(parameters := count_parameters(network)):,} parameters")
     loss_of = functools.partial(losses, kind=args.loss)
     train_step, optimizer = adam_steps(network, loss_of)
     settings, more = cli.settings(args, dtype), (args.epochs, STEPS, args.restart)
     run = Run(folder, settings, __file__, *more, network=network, optimizer=optimizer)
     train(run, network, train_step, data, args)
 
-    scores, shown = evaluate(network, data.test), []
-    metrics = settings | run.metrics(args.batch_size) | about | scores
-    for kind in nuclei.KINDS:
-        if some := [each for each in data.test if nuclei.kind(each.image) == kind]:
-            metrics["kinds"][kind] = scores = evaluate(network, some)
-            figures = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
-            print(f"{kind}, {len(some)} images: {figures}")
-            shown += some[:2]
+    kinds, shown = evaluate(network, data.test), []
+    metrics = settings | run.metrics(args.batch_size) | kinds.pop("all")
+    metrics |= {"data": data.name, "parameters": parameters, "kinds": kinds}
+    for kind, scores in kinds.items():
+        print(kind, *(f"{name} {scores[name]:.3f}" for name in scores), sep=", ")
+        shown += [each for each in data.test if nuclei.kind(each.image) == kind][:2]
     files = [saved.write_weights(network, folder), run.folder]
     files.append(report.plot_learning_curves(folder, NAME, metrics["history"]))
     files.append(plot_answers(network, shown, folder / "answers.png"))

@@ -222,9 +222,9 @@ def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
 
 
 # %% Photographs
-# VGG16 can tell a thousand classes apart, so that its features (example 11) are a good
+# VGG16 tells a thousand classes apart, so that its features (example 11) are a good
 # embedding. Most similar is what has the largest *cosine*: the scalar product of two
-# embeddings, each divided by its length.
+# embeddings, each divided by its length. A cosine of 1 is the photograph itself.
 
 
 def find_neighbours(image: np.ndarray, args, dtype, folder: Path) -> dict:
