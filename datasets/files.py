@@ -2,17 +2,20 @@
 
 import contextlib
 import gzip
+import hashlib
+import itertools
 import os
 import shutil
 import sys
 import tarfile
 import textwrap
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 import filelock
+import numpy as np
 from tqdm import tqdm
 
 CHUNK = 1 << 18  # bytes read at a time
@@ -30,6 +33,14 @@ def wrong(path: Path, problem: object) -> DataError:
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that the system, or a library, cannot read."""
     return DataError(f"cannot read {path.absolute()}: {getattr(error, 'strerror', None) or error}")
+
+
+def checksum(examples: Iterable[Iterable[np.ndarray]]) -> str:
+    """Return twelve hexadecimal digits that change with the content of any of these arrays."""
+    whole = hashlib.sha256()
+    for array in itertools.chain.from_iterable(examples):
+        whole.update(np.ascontiguousarray(array))
+    return whole.hexdigest()[:12]
 
 
 @contextlib.contextmanager

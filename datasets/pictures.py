@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # ours is MAX_PIXELS
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_picture(path: Path, enough: int = ENOUGH) -> np.ndarray:
     """Read a picture from a file; see `decode`.
 
     Returns:
@@ -31,7 +31,7 @@ def read_picture(path: Path) -> np.ndarray:
         DataError: there is no such file, or it is no picture, a damaged or a huge one.
     """
     try:
-        return decode(path.expanduser().read_bytes())
+        return decode(path.expanduser().read_bytes(), enough)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path.absolute()} cannot be read as a picture: {reason}") from error

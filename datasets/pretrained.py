@@ -38,7 +38,9 @@ IMAGENET_CLASS_INDEX = RemoteFile(
 )
 
 
-def find_vgg16(weights: str, data: str, data_dir: Path, make_sample: Callable[..., Path]) -> Path:
+def find_vgg16(
+    weights: str, data: str, data_dir: Path, make_sample: Callable[..., Path] = Path
+) -> Path:
     """Return the file of weights that is asked for, downloaded first where it is missing.
 
     `weights` is "full", the published VGG16 (513 MB), or with sample data what `make_sample`, that

@@ -1,21 +1,20 @@
 """Example 15: detection, where the blood cells are, what they are, and how many.
 
 You will learn how a network finds any number of objects: every point of a grid says
-what it sees and draws a box around it. Then doubles are suppressed, and what is left is
-scored by average precision, up to COCO's mean, and by how well it counts.
+what it sees and draws a box around it. Then duplicates are suppressed, and what is left
+is scored by average precision, up to COCO's mean, and by how well it counts.
 
     python examples/example15_detection_bccd.py                # downloads 8 MB once
     python examples/example15_detection_bccd.py --data sample  # offline, on drawings
     python examples/example15_detection_bccd.py --photos PATH  # yours, in VOC's layout
     python examples/example15_detection_bccd.py --image PATH   # count what is in it
 
-That points near an object's centre draw its box follows Z. Tian et al. (2019,
-https://arxiv.org/abs/1904.01355), that scores foresee how well it fits X. Li et al.
-(2020, https://arxiv.org/abs/2006.04388). Before this one: example 14, a record. After
-it: example 16, segmentation. docs/results.md has the measured results.
+Points near an object's centre draw its box, as in Z. Tian et al. (2019,
+https://arxiv.org/abs/1904.01355); scores predict how well the box fits, as in X. Li et
+al. (2020, https://arxiv.org/abs/2006.04388). Before this one: example 14, a record.
+After it: example 16, segmentation. docs/results.md has the measured results.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from datasets import bccd, pictures, pretrained
+from datasets.files import checksum
 from examples.helpers.run import Run
 from models import saved, vgg16_files
 from models.boxes import area, change, draw_found, overlap
@@ -33,11 +33,12 @@ from models.convolution import TwoScales
 from models.training import adam_steps, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
-EPOCHS, BATCH_SIZE, HELD_BACK = 36, 4, 20  # for validation; to choose, all 87
+EPOCHS, BATCH_SIZE = 36, 4
+HELD_BACK = 20  # photographs for validation; all 87 while these numbers were chosen
 LEARNING_RATE, WARM_UP = 2e-3, 0.1  # Adam's, at the peak; share of steps until then
 WIDTH, HEIGHT, STRIDE = 320, 240, 8  # pixels: of the images, and between grid points
 REACH, BOX_WEIGHT = 12, 2  # pixels within which points see an object; of its box's loss
-SUPPRESS = 0.55  # IoU above which the less certain of two boxes is a double
+SUPPRESS = 0.55  # IoU above which the less certain of two boxes is a duplicate
 LEAST, MOST, COUNTED = 0.02, 100, 0.4  # lowest score; boxes of a class; score to count
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a box is a hit
 
@@ -45,7 +46,7 @@ THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU from which a box is a hit
 # Photographs of blood, with a box around each cell (datasets/bccd.py), are mirrored,
 # resized, moved and recoloured for training (models/boxes.py). Over them lies a grid of
 # 40 x 30 points. Those near an object's centre are to name its class and draw its box,
-# all others to name nothing. Where objects are close, the smallest one counts.
+# all others to name nothing. The smallest at a point counts; between points, none.
 
 GRID = np.meshgrid(np.arange(0.5, WIDTH / STRIDE), np.arange(0.5, HEIGHT / STRIDE))
 GRID = STRIDE * np.stack(GRID, axis=-1).astype(np.float32)  # (30, 40, 2): x and y
@@ -102,7 +103,8 @@ def losses(outputs: tuple, classes, targets) -> dict[str, tf.Tensor]:
     """Return the losses, averaged over the points that see an object."""
     (logits, boxes), seen = outputs, classes >= 0
     count = tf.reduce_sum(tf.cast(seen, tf.float32)) + 1
-    iou, giou = overlap(boxes, tf.where(seen[..., None], targets, boxes))
+    targets = tf.where(seen[..., None], targets, boxes)  # where nothing is, no error
+    iou, giou = overlap(boxes, targets)
     fit = tf.stop_gradient(iou)[..., None]
     wanted = fit * tf.one_hot(classes, logits.shape[-1])  # zeros for class -1
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits)
@@ -113,7 +115,8 @@ def losses(outputs: tuple, classes, targets) -> dict[str, tf.Tensor]:
 
 # %% Suppression
 # Several points see one object. *Non-maximum suppression* keeps the surest box of a
-# class, removes what overlaps it too much, and goes on. All are means of two views.
+# class, removes what overlaps it too much, and goes on. Scores and boxes are means over
+# the image and its mirror image, in which left and right edges change places.
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -143,11 +146,11 @@ def detect(detector: Detector, image: np.ndarray, threshold: float = SUPPRESS) -
 
 
 # %% Average precision
-# A box is a hit if it overlaps an object that no surer one has found. Down the list
-# of scores, *recall*, the share of objects found, rises; *precision*, that of hits,
-# mostly falls. *Average precision* (AP) is the mean, over the recalls 0, 0.01, ... 1,
-# of the highest precision at this recall or beyond; mAP its mean over the classes and,
-# for COCO (https://cocodataset.org/#detection-eval), over ten thresholds of the IoU.
+# A box is a hit if its IoU with an object that no surer box has found is not below a
+# threshold. Down the list of scores, *recall*, the share of objects found, rises;
+# *precision*, that of hits, mostly falls. *Average precision* (AP) is the mean, over
+# recalls 0, 0.01, ... 1, of the highest precision there or beyond; mAP its mean over
+# classes and, for COCO, ten thresholds (https://cocodataset.org/#detection-eval).
 
 
 def match(boxes: np.ndarray, truth: np.ndarray, threshold: float) -> np.ndarray:
@@ -188,7 +191,7 @@ def evaluate(found: list, photographs: list) -> np.ndarray:
 
 
 def count_error(found: list, photographs: list) -> float:
-    """Return by how many cells of a class the count in a photograph is wrong, mean."""
+    """Return the mean absolute error of the counts of each class in a photograph."""
     counts = [[np.sum(scores > COUNTED) for _, scores in each] for each in found]
     truth = [np.bincount(labels, minlength=len(found[0])) for *_, labels in photographs]
     return float(np.abs(np.array(counts) - truth).mean())
@@ -200,7 +203,7 @@ def plot_answers(detector: Detector, photographs: list, folder: Path) -> Path:
     pages = [draw_found(image, detect(detector, image, 1), COUNTED)]
     for x, truth, _ in photographs[:5]:
         pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
-    page, title = folder / "answers.png", "White: true boxes; alone: missed"
+    page, title = folder / "answers.png", "True boxes in white; white alone: missed"
     return report.plot_images(pages, page, title, captions, 3, 4)
 
 
@@ -212,24 +215,23 @@ def plot_curves(curves: np.ndarray, names, folder: Path) -> Path:
     return report.save_figure(figure, folder / "precision.png")
 
 
-def answer(path: Path, base, folder: Path, dtype) -> dict:
+def answer(path: Path, names: list[str], base, folder: Path, dtype) -> dict:
     """Count what a picture shows, and draw it."""
-    with saved.reading(folder / "metrics.json", __file__):
-        names = json.loads((folder / "metrics.json").read_text())["class_names"]
     detector = Detector(len(names), base, dtype, seed=0)
     saved.read_weights(detector, folder, __file__)
-    image = cv2.resize(pictures.read_picture(path), (WIDTH, HEIGHT))
+    image = pictures.read_picture(path)
+    image = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     found = detect(detector, image)
     counts = {n: int(sum(s > COUNTED)) for n, (_, s) in zip(names, found, strict=True)}
     print(*(f"{count:4}  {name}" for name, count in counts.items()), sep="\n")
-    drawn, page = draw_found(image, found, COUNTED)[None], folder / "picture.png"
-    print("wrote", cli.shown(report.plot_images(drawn, page, path.name, (), 1, 6)))
+    with cli.writing(page := folder / "picture.png"):
+        report.plt.imsave(page, draw_found(image, found, COUNTED))
+    print("wrote", cli.shown(page))
     return counts
 
 
 # %% Training
-# Adam's steps (models/training.py) are explained in note 4. Validation is the whole
-# task: to detect, to suppress, to score.
+# Note 4 explains Adam (models/training.py). Validation detects, suppresses, scores.
 
 
 def train(run: Run, detector: Detector, train_step, known, held_back, args) -> None:
@@ -253,16 +255,18 @@ def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, draw, and return the metrics; or count what a picture shows."""
     parser = cli.make_parser(__doc__, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     add = parser.add_argument
-    add("--weights", default="scratch", metavar="scratch|blocks|PATH", help="VGG16's")
+    add("--weights", default="scratch", help="scratch, or VGG16's: blocks, or a path")
     add("--photos", type=Path, metavar="PATH", help="your own, in VOC's layout")
     add("--image", type=Path, metavar="PATH", help="a picture to count in")
     args = parser.parse_args(argv)
     dtype, folder, base = device.start(args.precision), args.models_dir / NAME, None
+    if args.image:
+        names, args.weights = saved.read_metrics(folder, "class_names", "weights")
     if args.weights != "scratch":
-        path = pretrained.find_vgg16(args.weights, "full", args.data_dir, print)
+        path = pretrained.find_vgg16(args.weights, "full", args.data_dir)
         base = vgg16_files.load(path, dtype)[0].block4
     if args.image:
-        return answer(args.image, base, folder, dtype)
+        return answer(args.image, names, base, folder, dtype)
     data = bccd.load(args.data, args.data_dir, args.photos, HELD_BACK)
     print(data.summary(args.train_images))
     parts = data.train[: args.train_images], data.validation, data.test
@@ -271,7 +275,7 @@ def main(argv: list[str] | None = None) -> dict:
     about = {"data": data.name, "parameters": count_parameters(detector)}
     print(f"{about['parameters']:,} parameters")
     train_step, optimizer = adam_steps(detector, losses)
-    settings = cli.settings(args, dtype)
+    settings = cli.settings(args, dtype) | {"training_data": checksum(known)}
     more = args.epochs, len(known) // args.batch_size, args.restart
     run = Run(folder, settings, __file__, *more, detector=detector, optimizer=optimizer)
     train(run, detector, train_step, known, held_back, args)
@@ -281,12 +285,9 @@ def main(argv: list[str] | None = None) -> dict:
     metrics = settings | run.metrics(args.batch_size) | about
     metrics |= {"map_50": np.nanmean(curves[:, 0]), "map": np.nanmean(curves)}
     metrics |= {"count_error": count_error(found, tested), "class_names": names}
-    files = [saved.write_weights(detector, folder), run.folder]
-    files.append(report.plot_learning_curves(folder, NAME, metrics["history"]))
-    files += [
-        plot_answers(detector, tested, folder),
-        plot_curves(curves, names, folder),
-    ]
+    files = [report.plot_learning_curves(folder, NAME, metrics["history"])]
+    files += plot_answers(detector, tested, folder), plot_curves(curves, names, folder)
+    files += run.folder, saved.write_weights(detector, folder)
     return report.finish(folder, metrics, files, argv, args.min_accuracy, "map_50")
 
 

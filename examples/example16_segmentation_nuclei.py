@@ -27,10 +27,11 @@ import tensorflow as tf
 from scipy import ndimage
 
 from datasets import nuclei, pictures
+from datasets.files import checksum
 from examples.helpers.run import Run
 from models import saved
 from models.augmentation import random_square
-from models.convolution import Convolutions, enlarge
+from models.convolution import Convolutions, enlarge, in_strips
 from models.training import adam_steps, count_parameters, one_cycle
 
 NAME = Path(__file__).stem
@@ -75,7 +76,7 @@ def normalise(image: np.ndarray) -> np.ndarray:
 
 # %% Model
 # The *U-Net* goes down, each level at half the resolution of the one before, and up
-# again; there, what each level has seen from near is laid beside what comes from below.
+# again; there, *skip connections* lay what each level has seen beside what comes up.
 # To save work, the first level takes pixels four at a time, as 12 channels; what comes
 # up is laid beside the image itself in the end.
 
@@ -132,7 +133,7 @@ def losses(logits: tf.Tensor, classes: tf.Tensor, kind: str) -> dict[str, tf.Ten
 
 # %% From pixels to nuclei
 # Each *connected component* of the cores is a nucleus, and so is a part of the mask
-# without a core; all other pixels belong to the nearest one.
+# without a core; the mask's other pixels belong to the nearest one.
 
 
 def predict(network: UNet, image: np.ndarray, views: int = len(VIEWS)) -> np.ndarray:
@@ -141,13 +142,13 @@ def predict(network: UNet, image: np.ndarray, views: int = len(VIEWS)) -> np.nda
     border = (0, -height % 16), (0, -width % 16), (0, 0)
     x = np.pad(normalise(image), border, mode="symmetric")
     for down, right in VIEWS[:views]:
-        logits = network(np.ascontiguousarray(x[::down, ::right])[None])
-        sums += tf.nn.softmax(logits[0]).numpy()[::down, ::right]
+        logits = in_strips(network, x[::down, ::right])
+        sums += tf.nn.softmax(logits).numpy()[::down, ::right]
     return sums[:height, :width] / views
 
 
 def find_nuclei(probabilities: np.ndarray) -> np.ndarray:
-    """Number the nuclei, int32 (H, W); 0 is background."""
+    """Number the nuclei, int64 (H, W); 0 is background."""
     mask = probabilities[..., BACKGROUND] < OPEN
     core, (parts, _) = probabilities.argmax(axis=-1) == CORE, ndimage.label(mask)
     seeds, _ = ndimage.label(core | (mask & ~np.isin(parts, parts[core])))
@@ -168,9 +169,9 @@ def otsu(image: np.ndarray) -> np.ndarray:
 
 
 # %% Scores
-# Of pixels, IoU and Dice, those of all images together. Of nuclei, the competition's
-# score: hits, whose IoU with a true one is above a threshold, over hits, inventions and
-# misses; the mean over images; for a threshold of 0.5, or the mean of ten.
+# IoU and Dice are those of the pixels of all images together. A nucleus is a hit if its
+# IoU with a true one is above a threshold; the competition's score divides the hits by
+# hits, false positives and misses, and is averaged over images (and ten thresholds).
 
 
 def nuclei_score(found: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -215,11 +216,10 @@ def outlined(image: np.ndarray, instances: np.ndarray, colour) -> np.ndarray:
 
 def plot_answers(network: UNet, images, path: Path) -> Path:
     """Draw images, the true nuclei in green, those found in red."""
-    pages = []
+    pages: list = []
     for _, image, true in images:
-        found = find_nuclei(predict(network, image))
-        both = outlined(image, true, (0, 200, 0)), outlined(image, found, (255, 0, 0))
-        pages += [image, *both]
+        found = outlined(image, find_nuclei(predict(network, image)), (255, 0, 0))
+        pages += image, outlined(image, true, (0, 200, 0)), found
     more = ["image", "true nuclei", "nuclei found"] * len(images), 3, 3
     return report.plot_images(pages, path, "Example 16", *more)
 
@@ -228,28 +228,27 @@ def answer(path: Path, folder: Path, dtype) -> dict:
     """Count the nuclei of a picture, and outline them."""
     network = UNet(dtype, seed=0)
     saved.read_weights(network, folder, __file__)
-    image = pictures.read_picture(path)
+    image = pictures.read_picture(path, enough=pictures.MAX_PIXELS)
     found = find_nuclei(predict(network, image))
     print(f"{found.max()} nuclei, {np.mean(found > 0):.1%} of the picture")
-    images, page = outlined(image, found, (255, 0, 0))[None], folder / "picture.png"
-    print("wrote", cli.shown(report.plot_images(images, page, path.name, (), 1, 8)))
+    with cli.writing(page := folder / "picture.png"):
+        report.plt.imsave(page, outlined(image, found, (255, 0, 0)))
+    print("wrote", cli.shown(page))
     return {"nuclei": int(found.max()), "share": float(np.mean(found > 0))}
 
 
 # %% Training
-# Note 4 explains Adam (models/training.py). Large images are chosen more often.
+# Note 4 explains Adam (models/training.py). A step sees a square of each image chosen.
 
 
 def train(run: Run, network: UNet, train_step, data, args) -> None:
     """Train from where the run was left to the end of its last epoch."""
     images = data.train[: args.train_images]
     pairs = [(normalise(x.image), classes_of(x.instances)) for x in images]
-    share = np.sqrt([classes.size for _, classes in pairs])
-    share /= share.sum()
     for epoch in run:
         for step in run.steps():
             rng = np.random.default_rng([args.seed, epoch, step])
-            chosen = rng.choice(len(pairs), args.batch_size, p=share)
+            chosen = rng.integers(len(pairs), size=args.batch_size)
             crops = [random_square(*pairs[i], CROP, rng) for i in chosen]
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
             run.record(train_step(rate, *map(np.stack, zip(*crops, strict=True))))
@@ -277,6 +276,7 @@ def main(argv: list[str] | None = None) -> dict:
     loss_of = functools.partial(losses, kind=args.loss)
     train_step, optimizer = adam_steps(network, loss_of)
     settings, more = cli.settings(args, dtype), (args.epochs, STEPS, args.restart)
+    settings["training_data"] = checksum(x[1:] for x in data.train[: args.train_images])
     run = Run(folder, settings, __file__, *more, network=network, optimizer=optimizer)
     train(run, network, train_step, data, args)
 

@@ -1,9 +1,8 @@
 """Example 17: similarity, or have I seen this before?
 
 You will learn how a network compares what it was never trained on: it maps images to
-points, *embeddings*, so that drawings of one character lie close together; by way of
-prototypes, triplets or pairs. Then one drawing is enough to recognise a new character,
-and photographs can be found that are like another one.
+points, *embeddings*, so that drawings of one character lie close together. Then one
+drawing is enough to recognise a new character, and photographs find similar ones.
 
     python examples/example17_similarity_omniglot.py                # downloads 10 MB
     python examples/example17_similarity_omniglot.py --small        # 3 MB, a quarter
@@ -11,10 +10,11 @@ and photographs can be found that are like another one.
     python examples/example17_similarity_omniglot.py --image PATH --photos FOLDER
 
 Prototypes, and the shape of the network, are J. Snell, K. Swersky and R. Zemel's (2017,
-https://arxiv.org/abs/1703.05175). Before this one: example 16, segmentation. After it:
-nothing, it is the last one. docs/results.md has the measured results.
+https://arxiv.org/abs/1703.05175). Before this one: example 16, segmentation.
+docs/results.md has the measured results.
 """
 
+import functools
 import itertools
 import sys
 from pathlib import Path
@@ -25,16 +25,17 @@ import numpy as np
 import tensorflow as tf
 
 from datasets import cats_dogs, omniglot, photographs, pictures, pretrained
+from datasets.files import checksum
 from examples.helpers.run import Run
 from models import sample_vgg16, vgg16_files
 from models.augmentation import turn_resize_move
 from models.convolution import Convolution
 from models.retrieval import cosines
-from models.training import accuracy, count_parameters, mean_loss, one_cycle
+from models.training import accuracy, adam_steps, count_parameters, mean_loss, one_cycle
 
 NAME = Path(__file__).stem
 EPOCHS, STEPS, BATCH_SIZE = 10, 150, 200  # steps in an epoch; drawings in a step
-DRAWINGS = 5  # of each character in a batch: one is the prototype, the others ask
+OF_EACH = 5  # drawings of a character in a batch: one is the support, four are queries
 LEARNING_RATE, WARM_UP = 5e-3, 0.1  # Adam's, at the peak; share of steps until then
 SIZE = 35  # pixels; a third of the drawings' 105
 ANGLE, ZOOM, SHIFT = 0.25, 0.15, 2  # radians, a logarithm, pixels: at most
@@ -46,7 +47,6 @@ TEMPERATURE, MARGIN, NEIGHBOURS = 16, 0.5, 8  # see Prototypes, Triplets, Photog
 # many classes and few images of each, the opposite of MNIST: each character was drawn
 # by 20 people. Some alphabets are held back for validation, whole ones, since the
 # question is how well characters are told apart that were *not* there to learn from.
-#
 # Turned by a quarter, or mirrored, drawings make eight times as many characters.
 
 
@@ -57,14 +57,14 @@ def turned(drawings: np.ndarray) -> np.ndarray:
 
 
 # %% Episodes
-# A batch is a small test, an *episode*: some characters, a few drawings of each. They
-# are turned, resized and moved a little (example 04), and still show the same.
+# A batch is a small test, an *episode*: of some characters one drawing each is known,
+# the *support*; the others are *queries*. All are moved a little, as in example 04.
 
 
 def episode(drawings: np.ndarray, ways: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose drawings of some characters, uint8 (ways * DRAWINGS, SIZE, SIZE)."""
+    """Choose drawings of some characters, uint8 (ways * OF_EACH, SIZE, SIZE)."""
     chosen = rng.permutation(len(drawings))[:ways]
-    return np.concatenate([drawings[i, rng.permutation(20)[:DRAWINGS]] for i in chosen])
+    return np.concatenate([drawings[i, rng.permutation(20)[:OF_EACH]] for i in chosen])
 
 
 # %% Model
@@ -93,8 +93,8 @@ class Network(tf.Module):
 
 
 # %% Prototypes
-# An episode is classified: the logits of a drawing $x$ say how near its embedding is to
-# each class's *prototype* $c_k$, here the embedding of the class's first drawing,
+# An episode is classified: the logits of a query $x$ say how near its embedding is to
+# each class's *prototype* $c_k$, here the embedding of the class's support,
 #
 # $$z_k = -\lVert f(x) - c_k \rVert^2 / T$$
 #
@@ -110,13 +110,13 @@ def squared_distances(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def prototypes(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the loss, from the squared distances (N, N) of a batch's embeddings."""
-    asks = tf.range(len(labels)) % DRAWINGS > 0
-    logits = -distances[asks][:, ::DRAWINGS] / TEMPERATURE
+    asks = tf.range(len(labels)) % OF_EACH > 0
+    logits = -distances[asks][:, ::OF_EACH] / TEMPERATURE
     return mean_loss(logits, labels[asks])
 
 
 # %% Triplets and pairs
-# The *triplet loss* wants order: a drawing shall be nearer to the farthest one of its
+# The *triplet loss* wants order: a drawing should be nearer to the farthest one of its
 # own class than to the nearest one of another, by a margin. To take just these two is
 # A. Hermans et al.'s choice (2017, https://arxiv.org/abs/1703.07737). The *contrastive
 # loss* draws like ones together and pushes others apart until the margin is between
@@ -134,11 +134,21 @@ def triplet(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def contrastive(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the mean loss of all like pairs and that of all others, added."""
     same = labels[:, None] == labels
+    pairs = tf.linalg.set_diag(same, tf.zeros(len(labels), bool))  # not with itself
     near = tf.nn.relu(MARGIN - tf.sqrt(distances + 1e-9)) ** 2
-    return tf.reduce_mean(distances[same]) / 2 + tf.reduce_mean(near[~same]) / 2
+    return tf.reduce_mean(distances[pairs]) / 2 + tf.reduce_mean(near[~same]) / 2
 
 
 LOSSES = {loss.__name__: loss for loss in (prototypes, triplet, contrastive)}
+
+
+def losses(embeddings: tf.Tensor, labels: tf.Tensor, kind: str) -> dict[str, tf.Tensor]:
+    """Return the loss, and how often a first query is nearest to its support."""
+    distances = squared_distances(embeddings, embeddings)
+    nearest = -distances[1::OF_EACH, ::OF_EACH]
+    hits = accuracy(nearest, tf.range(len(nearest)))
+    return {"loss": LOSSES[kind](distances, labels), "accuracy": hits}
+
 
 # %% Evaluation
 # Omniglot's test has 20 *runs* with characters of alphabets that are not there to learn
@@ -158,36 +168,24 @@ def one_shot_error(embed, runs) -> float:
 
 
 # %% Training
-# Validation is one-shot classification among the alphabets held back. In training, the
-# accuracy says how often a character's second drawing is nearest to its first one.
+# Note 4 explains Adam (models/training.py). Validation asks the alphabets held back.
 
 
-def train(run: Run, network, optimizer, data: omniglot.Characters, args) -> None:
+def train(run: Run, network, train_step, data: omniglot.Characters, args) -> None:
     """Train from where the run was left to the end of its last epoch."""
     drawings = data.images[~data.held_back][: (args.train_images or 10**9) // 20]
-    ways, known = args.batch_size // DRAWINGS, turned(drawings)
-    if not 1 < ways <= len(known):
-        raise cli.UserError(f"--batch-size / {DRAWINGS} is not from 2 to {len(known)}")
-    labels, weights = tf.repeat(tf.range(ways), DRAWINGS), network.trainable_variables
-
-    @tf.function
-    def train_step(images, seed, learning_rate):
-        images = turn_resize_move(images[..., None], seed, ANGLE, ZOOM, SHIFT)[..., 0]
-        optimizer.learning_rate.assign(learning_rate)
-        with tf.GradientTape() as tape:
-            x = network(images, training=True)
-            distances = squared_distances(x, x)
-            loss = LOSSES[args.loss](distances, labels)
-        optimizer.apply(tape.gradient(loss, weights), weights)
-        hits = accuracy(-distances[1::DRAWINGS, ::DRAWINGS], tf.range(ways))
-        return {"loss": loss, "accuracy": hits}
-
+    known, ways = turned(drawings), args.batch_size // OF_EACH
+    if not 2 <= ways <= len(known):
+        sizes = f"{2 * OF_EACH} to {OF_EACH * len(known)}; see also --train-images"
+        raise cli.UserError(f"--batch-size {args.batch_size} is not within {sizes}")
+    labels = tf.repeat(tf.range(ways), OF_EACH)
     for epoch in run:
         for step in run.steps():
             rng = np.random.default_rng([args.seed, epoch, step])
             rate = tf.constant(args.learning_rate * one_cycle(run.done, WARM_UP))
             seed, images = tf.constant([args.seed, run.step]), episode(known, ways, rng)
-            run.record(train_step(images, seed, rate))
+            images = turn_resize_move(images[..., None], seed, ANGLE, ZOOM, SHIFT)
+            run.record(train_step(rate, images[..., 0], labels))
         error = one_shot_error(network, data.validation_runs)
         run.validate({"validation_accuracy": 1 - error})
 
@@ -211,7 +209,7 @@ def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
     from sklearn.manifold import TSNE  # here, since importing it takes a second
 
     images = drawings[:10].reshape(-1, SIZE, SIZE)
-    points = TSNE(random_state=0).fit_transform(embed(images))
+    points = TSNE(method="exact", random_state=0).fit_transform(embed(images))
     figure, axis = report.plt.subplots(figsize=(8, 8))
     for i, (x, y) in enumerate(20 * points / np.ptp(points, axis=0).max()):
         where, one = (x, x + 1, y, y + 1), np.full((SIZE, SIZE), i // 20)
@@ -261,9 +259,11 @@ def main(argv: list[str] | None = None) -> dict:
     add("--small", action="store_true", help="use the two small sets, 242 characters")
     add("--loss", choices=LOSSES, default="prototypes")
     add("--image", type=Path, metavar="PATH", help="find photographs like this one")
-    add("--photos", type=Path, metavar="PATH", help="among these: a folder, an archive")
+    add("--photos", type=Path, metavar="PATH", help="where --image looks for them")
     args = parser.parse_args(argv)
     dtype, folder = device.start(args.precision), args.models_dir / NAME
+    if args.photos and not args.image:
+        raise cli.UserError("--photos is where --image looks for similar ones: add it")
     if args.image:
         return find_neighbours(pictures.read_picture(args.image), args, dtype, folder)
     data = omniglot.load(args.data, args.data_dir, args.small, SIZE)
@@ -274,12 +274,12 @@ def main(argv: list[str] | None = None) -> dict:
     pixels = one_shot_error(lambda x: x.reshape(len(x), -1) / 255.0, data.runs)
     print(f"error: {pixels:.4f} by pixels, {untrained:.4f} by the untrained network")
 
-    optimizer = tf.keras.optimizers.Adam()
-    optimizer.build(network.trainable_variables)
-    settings = cli.settings(args, dtype, but=["photos"])
+    loss_of = functools.partial(losses, kind=args.loss)
+    train_step, optimizer = adam_steps(network, loss_of)
+    settings = cli.settings(args, dtype) | {"training_data": checksum([[data.images]])}
     more = args.epochs, STEPS, args.restart
     run = Run(folder, settings, __file__, *more, network=network, optimizer=optimizer)
-    train(run, network, optimizer, data, args)
+    train(run, network, train_step, data, args)
 
     error = one_shot_error(network, data.runs)
     metrics = settings | run.metrics(args.batch_size) | {"parameters": parameters}

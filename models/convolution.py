@@ -65,6 +65,32 @@ def enlarge(x: tf.Tensor) -> tf.Tensor:
     return tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
 
 
+def in_strips(
+    network: Callable[[np.ndarray], tf.Tensor], image: np.ndarray, rows: int = 0, around: int = 96
+) -> np.ndarray:
+    """Answer for each pixel of an image that is too large to be answered at once.
+
+    U-Net's overlap-tile strategy (O. Ronneberger et al. 2015, section 2): each strip is shown with
+    the rows around it on which its answers depend, and those of these rows are dropped.
+
+    Args:
+        network: maps (1, h, W, C), h a multiple of 16, to (1, h, W, K).
+        image: (H, W, C), H a multiple of 16.
+        rows: of a strip, a multiple of 16; 0 for as many as have two million pixels.
+        around: rows around it, a multiple of 16.
+
+    Returns:
+        (H, W, K).
+    """
+    height, width, _ = image.shape
+    rows, parts = rows or 16 * max(1, 2**17 // width), []
+    for top in range(0, height, rows):
+        first = max(0, top - around)
+        strip = np.ascontiguousarray(image[first : top + rows + around])
+        parts.append(network(strip[None]).numpy()[0, top - first :][:rows])
+    return np.concatenate(parts)
+
+
 class TwoScales(tf.Module):
     """What a detector sees of images, on a grid an eighth as fine: from near, and from further.
 

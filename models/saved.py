@@ -1,6 +1,7 @@
 """What a run of an example has left for later: weights in a checkpoint, a SavedModel."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def read_weights(network: tf.Module, folder: Path, script: str) -> None:
     """
     with reading(folder / "weights.index", script):
         tf.train.Checkpoint(network=network).read(str(folder / "weights")).assert_consumed()
+
+
+def read_metrics(folder: Path, *names: str) -> list:
+    """Return some values of the metrics.json that the last run of the script has written.
+
+    `folder` is models/<script name>.
+
+    Raises:
+        WeightsError: no run has come to its end yet, or the file is damaged.
+    """
+    with reading(folder / "metrics.json", f"{folder.name}.py"):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return [metrics[name] for name in names]
 
 
 def describe(signature: SignatureDef | dict) -> str:

@@ -148,3 +148,28 @@ def test_bfloat16_is_near_float32(name):
     x = tf.cast(images(4, 35, 35), tf.uint8) if name == "17" else images(2, 64, 64, 3)
     expected, found = (filled(make(dtype))(x, True).numpy() for dtype in (tf.float32, tf.bfloat16))
     assert np.abs(np.float32(found) - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("height", [16, 128, 400])
+def test_an_image_in_strips_is_answered_as_a_whole(height):
+    network = filled(example16.UNet(tf.float32, 0))
+    image = np.random.default_rng(0).normal(0, 1, (height, 48, 3)).astype(np.float32)
+    found = convolution.in_strips(network, image, rows=112)
+    assert found.shape == (height, 48, 3)
+    np.testing.assert_allclose(found, network(image[None])[0], atol=1e-4)
+    if height > 112:
+        alone = convolution.in_strips(network, image, rows=112, around=0)
+        assert np.abs(alone - found).max() > 0.01
+
+
+def test_a_large_image_is_answered_in_strips():
+    """About two million pixels at a time, and all rows."""
+    shapes = []
+
+    def network(images):
+        shapes.append(images.shape[1:3])
+        return tf.constant(images[..., :1])
+
+    image = np.arange(4800 * 2000, dtype=np.float32).reshape(4800, 2000, 1)
+    assert np.array_equal(convolution.in_strips(network, image), image)
+    assert len(shapes) == 5 and max(height * width for height, width in shapes) < 2.6e6

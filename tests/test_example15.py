@@ -1,6 +1,7 @@
 """Checks example 15: scores against pycocotools, boxes, losses, stopped runs, one's own photos."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -395,6 +396,9 @@ def test_any_vgg16_can_come_first(sample_dir, tmp_path):
     np.savez(tmp_path / "small.npz", **vgg16.random_weights(config, 0))
     argv = ["--weights", tmp_path / "small.npz", "--train-images", "8", "--epochs", "1"]
     metrics = without_pictures(example15.main, *arguments(sample_dir, tmp_path, *argv))
+    Image.new("RGB", (320, 240)).save(tmp_path / "$x_{$.png")
+    asked = "--models-dir", tmp_path, "--image", tmp_path / "$x_{$.png"
+    assert len(run(example15.main, *asked)[0]) == 3  # which weights it were, is remembered
     kernels = 16 * 128 + 2 * 128 * 128 + 144 * 96 + 96 * 96
     assert metrics["parameters"] == 9 * kernels + 3 * 128 + 2 * 96 + 97 * 7
 
@@ -414,6 +418,17 @@ def test_what_cannot_work_is_one_line(flags, told, sample_dir, tmp_path, capsys)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     argv = arguments(sample_dir, tmp_path, *flags.format(folder=tmp_path).split())
     assert told in error_of(example15.main, capsys, *argv)
+
+
+def test_other_data_is_learnt_anew(finished, sample_dir, monkeypatch):
+    argv = arguments(sample_dir, finished[0], *TINY)
+    assert "epoch" not in run(example15.main, *argv)[1]  # it has come to its end
+    data = bccd.load("sample", sample_dir, None, example15.HELD_BACK)
+    first = data.train[0]
+    changed = first._replace(boxes=first.boxes + np.float32(1))
+    changed = dataclasses.replace(data, train=(changed, *data.train[1:]))
+    monkeypatch.setattr(bccd, "load", lambda *_: changed)
+    assert "epoch  1" in run(example15.main, *argv)[1]
 
 
 @pytest.mark.parametrize("name", ["missing.png", "no_picture.png"])

@@ -1,5 +1,6 @@
 """Checks example 16: scores against naive ones and scikit-learn, nuclei that touch, any picture."""
 
+import dataclasses
 import json
 import math
 
@@ -339,6 +340,7 @@ PICTURES = {
     "sixteen.png": lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257),
     "one.png": lambda rgb: Image.new("RGB", (1, 1)),
     "wide.jpg": lambda rgb: Image.fromarray(rgb).resize((333, 21)),
+    "a $x_{y$ [%] \N{MICROSCOPE}.png": Image.fromarray,
 }
 
 
@@ -350,8 +352,31 @@ def test_any_picture_can_be_asked(name, finished, data, tmp_path):
     found, output = run(example16.main, *argv)
     assert found["nuclei"] >= 0 and 0 <= found["share"] <= 1
     assert f"{found['nuclei']} nuclei, {found['share']:.1%} of the picture" in output
-    with Image.open(models_dir / example16.NAME / "picture.png") as page:
-        assert page.width > 100
+    with Image.open(tmp_path / name) as asked:
+        assert np.array(Image.open(models_dir / example16.NAME / "picture.png")).shape[:2] == (
+            asked.height,
+            asked.width,
+        )
+
+
+def test_a_large_jpeg_is_counted_as_it_is(finished, tmp_path, monkeypatch):
+    """Phones take 50 million pixels: at half of the size, small nuclei would be lost."""
+    shapes = []
+    monkeypatch.setattr(example16, "predict", lambda _, image: shapes.append(image.shape))
+    monkeypatch.setattr(example16, "find_nuclei", lambda _: np.zeros((3000, 2000), int))
+    Image.new("RGB", (2000, 3000)).save(tmp_path / "a.jpg")
+    run(example16.main, "--models-dir", finished[0], "--image", tmp_path / "a.jpg")
+    assert shapes == [(3000, 2000, 3)]
+
+
+def test_other_data_is_learnt_anew(finished, sample_dir, data, monkeypatch):
+    argv = arguments(sample_dir, finished[0], *TINY)
+    assert "epoch" not in run(example16.main, *argv)[1]  # it has come to its end
+    first = data.train[0]
+    other = first._replace(instances=first.instances * (first.instances > 1))
+    changed = dataclasses.replace(data, train=(other, *data.train[1:]))
+    monkeypatch.setattr(nuclei, "load", lambda *_: changed)
+    assert "epoch  1" in run(example16.main, *argv)[1]
 
 
 def test_what_cannot_work_is_one_line(finished, sample_dir, tmp_path, capsys):

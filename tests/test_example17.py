@@ -130,7 +130,7 @@ def test_an_episode_has_different_drawings_of_different_characters():
     rng, seen, first = np.random.default_rng(0), set(), set()
     for _ in range(60):
         numbers = example17.episode(drawings, 6, rng).ravel()
-        assert len(set(numbers)) == 6 * example17.DRAWINGS == len(numbers)
+        assert len(set(numbers)) == 6 * example17.OF_EACH == len(numbers)
         characters = (numbers // 20).reshape(6, -1)
         assert np.all(characters == characters[:, :1]) and len(set(characters[:, 0])) == 6
         seen |= set(characters[:, 0])
@@ -154,7 +154,7 @@ def naive_losses(x, labels, drawings):
         same = [distance(i, j) for j in range(count) if labels[i] == labels[j]]
         others = [distance(i, j) for j in range(count) if labels[i] != labels[j]]
         triplets.append(max(0, max(same) - min(others) + example17.MARGIN))
-        like += same
+        like += [distance(i, j) for j in range(count) if labels[i] == labels[j] and i != j]
         unlike += [max(0, example17.MARGIN - d**0.5) ** 2 for d in others]
     contrastive = np.mean(like) / 2 + np.mean(unlike) / 2
     return {"prototypes": np.mean(prototypes), "triplet": np.mean(triplets)} | {
@@ -242,13 +242,24 @@ def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(
     assert continued["one_shot_error"] == finished[1]["one_shot_error"]
 
 
+def test_other_data_is_learnt_anew(finished, sample_dir, data, monkeypatch, capsys):
+    argv = arguments(sample_dir, finished[0], *TINY)
+    quick(*argv)
+    assert "epoch" not in capsys.readouterr().out  # it has come to its end
+    changed = dataclasses.replace(data, images=data.images[:, ::-1])
+    monkeypatch.setattr(omniglot, "load", lambda *_: changed)
+    quick(*argv)
+    assert "epoch  1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--batch-size 9", "--batch-size / 5 is not from 2 to 384"),
-        ("--batch-size 5000", "--batch-size / 5 is not from 2 to 384"),
-        ("--train-images 40", "--batch-size / 5 is not from 2 to 16"),
-        ("--train-images 10", "--batch-size / 5 is not from 2 to 0"),
+        ("--batch-size 9", "--batch-size 9 is not within 10 to 1920;"),
+        ("--batch-size 5000", "--batch-size 5000 is not within 10 to 1920;"),
+        ("--train-images 40", "--batch-size 200 is not within 10 to 80; see also --train-images"),
+        ("--train-images 10", "--batch-size 200 is not within 10 to 0; see also --train-images"),
+        ("--photos {folder}", "--photos is where --image looks"),
         ("--image {folder}/missing.png", "missing.png"),
         ("--image {folder}/a.png --photos {folder}/missing", "cannot read"),
         ("--image {folder}/a.png --photos {folder}/empty", "has no picture that can be read"),

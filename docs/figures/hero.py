@@ -53,7 +53,7 @@ def as_colours(features: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Draw a picture for each photograph: itself, and what each block makes of it."""
     downloads = drawing.ROOT / "datasets" / "downloads"
-    weights = pretrained.find_vgg16("blocks", "full", downloads, lambda *_: Path())
+    weights = pretrained.find_vgg16("blocks", "full", downloads)
     network = tf.keras.applications.VGG16(include_top=False, weights=str(weights))
     blocks = [f"block{number}_pool" for number in range(1, 6)]
     outputs = [network.get_layer(name).output for name in blocks]
