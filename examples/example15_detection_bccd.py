@@ -201,12 +201,12 @@ def plot_answers(detector: Detector, photographs: list, folder: Path) -> Path:
     for x, truth, _ in photographs[:5]:
         pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
     page, title = folder / "answers.png", "White: true boxes; alone: missed"
-    return report.plot_images(pages, page, title, captions, 3, 4)
+    return report.plot_images(pages, page, title, captions, 2, 1.82)
 
 
 def plot_curves(curves: np.ndarray, names, folder: Path) -> Path:
     """Draw precision over recall of each class, at an IoU of 0.5."""
-    figure, axis = report.plt.subplots()
+    figure, axis = report.plt.subplots(figsize=(3.65, 3))
     axis.legend(axis.plot(np.linspace(0, 1, 101), curves[:, 0].T), names)
     axis.set(xlabel="recall", ylabel="precision", title="Example 15, IoU of 0.5")
     return report.save_figure(figure, folder / "precision.png")
@@ -223,7 +223,7 @@ def answer(path: Path, base, folder: Path, dtype) -> dict:
     counts = {n: int(sum(s > COUNTED)) for n, (_, s) in zip(names, found, strict=True)}
     print(*(f"{count:4}  {name}" for name, count in counts.items()), sep="\n")
     drawn, page = draw_found(image, found, COUNTED)[None], folder / "picture.png"
-    print("wrote", cli.shown(report.plot_images(drawn, page, path.name, (), 1, 6)))
+    print("wrote", cli.shown(report.plot_images(drawn, page, path.name, (), 1, 3.65)))
     return counts
 
 

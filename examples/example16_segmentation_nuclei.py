@@ -216,7 +216,7 @@ def plot_answers(network: UNet, images, path: Path) -> Path:
         found = find_nuclei(predict(network, image))
         both = outlined(image, true, (0, 200, 0)), outlined(image, found, (255, 0, 0))
         pages += [image, *both]
-    more = ["image", "true nuclei", "nuclei found"] * len(images), 3, 3
+    more = ["image", "true nuclei", "nuclei found"] * len(images), 3, 1.21
     return report.plot_images(pages, path, "Example 16", *more)
 
 
