@@ -13,9 +13,11 @@ TRAINS = """
 import json, pathlib, sys
 folder = pathlib.Path(__file__).parents[1] / "models" / "example03_brief"
 folder.mkdir(exist_ok=True)
-(folder / "metrics.json").write_text(json.dumps({"command": sys.argv[1:], "test_accuracy": 0.9}))
-for name in ("learning_curves", "worst_mistakes"):
+metrics = {"command": sys.argv[1:], "test_accuracy": 0.9}
+(folder / "metrics.json").write_text(json.dumps(metrics))
+for name in ("confusion_matrix", "learning_curves", "templates", "worst_mistakes"):
     (folder / f"{name}.png").write_bytes(b"a picture")
+(folder / "confusion_matrix.csv").write_text("the counts")
 print("test accuracy 0.9, written to", folder)
 """
 MEASURES = "import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text(str(sys.argv[1:-1]))"
@@ -43,7 +45,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(measure_all, "ROOT", tmp_path)
     monkeypatch.setattr(measure_all, "RESULTS", folder)
     monkeypatch.setattr(measure_all.results, "IMAGES", tmp_path / "images")
-    monkeypatch.setattr(measure_all, "rewrite_tables", lambda: None)
+    monkeypatch.setattr(measure_all, "show", lambda: None)
     return folder
 
 
@@ -62,8 +64,12 @@ def test_all(results, tmp_path, capsys):
         *("example01_default", "example03_default", "example03_sample")  # as the site shows them
     }
     assert {path.stem for path in (tmp_path / "images").iterdir()} == {
-        "example03_learning_curves",  # real photographs belong to others
-        *("example03_sample_learning_curves", "example03_sample_worst_mistakes"),
+        "example03_templates",  # real photographs belong to others
+        *("example03_sample_templates", "example03_sample_worst_mistakes"),
+    }
+    matrices = {path.stem: path.read_text() for path in results.glob("*.csv")}
+    assert matrices == {  # for docs/figures/runs.py
+        f"example03_{kind}_confusion_matrix": "the counts" for kind in ("default", "sample")
     }
     timed = json.loads((results / "example01_default.json").read_text())  # it writes no files
     assert timed["command"].endswith("example01_default.py --data sample")
