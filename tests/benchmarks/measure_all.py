@@ -19,6 +19,7 @@ sample weights are made anew.
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ import results  # noqa: E402
 from examples.helpers import report  # noqa: E402
 
 RESULTS = results.RESULTS
+MATPLOTLIBRC = ROOT / "docs" / "figures" / "matplotlibrc"  # for light pages and dark ones
 RANDOM_WEIGHTS = "models/random_vgg_16.ckpt"
 # There are no images in these.
 PLOTS = ("first_kernels", "precision", "templates")
@@ -97,10 +99,16 @@ def measure(result: Path, copy: Path) -> str:
     """Run the command of a file of results, and replace the file; return why that did not work."""
     command = json.loads(result.read_text())["command"]
     _, script, *arguments = shlex.split(command)
+    environment = os.environ | {"MATPLOTLIBRC": str(MATPLOTLIBRC)}
 
     def run(*words: str) -> tuple[str, str]:
         process = subprocess.run(
-            [sys.executable, *words], cwd=copy, capture_output=True, text=True, check=False
+            [sys.executable, *words],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         lines = process.stderr.replace("\r", "\n").strip().splitlines() or ["no reason given"]
         return process.stdout, "" if process.returncode == 0 else lines[-1]
