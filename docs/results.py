@@ -8,6 +8,7 @@ exampleNN_what.json, a benchmark when its --output goes to docs/results/benchmar
 number in the tables is typed by hand.
 """
 
+import csv
 import json
 import re
 import sys
@@ -132,7 +133,24 @@ def pictures_of(path: Path) -> list[Path]:
     """Return the pictures in docs/images/ that were kept of a run, named after its file."""
     name = path.stem.removesuffix("_default")
     others = tuple(f"{name}_{kind}_" for kind in KINDS)  # of the same example
-    return [x for x in sorted(IMAGES.glob(f"{name}_*.png")) if not x.stem.startswith(others)]
+    return [x for x in sorted(IMAGES.glob(f"{name}_*.*")) if not x.stem.startswith(others)]
+
+
+def curves_of(metrics: dict) -> dict[str, dict[str, list[float]]]:
+    """Return loss and scores by epoch: of each, what is known of "training" and "validation"."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    for key, values in metrics.get("history", {}).items():
+        name = key.removeprefix("validation_")
+        if name != "seconds":
+            curves.setdefault(name, {})["training" if name == key else "validation"] = values
+    return curves
+
+
+def matrix_of(path: Path) -> tuple[list[str], list[list[int]]]:
+    """Return a run's confusion matrix, if it was kept: class names, a row for each true class."""
+    file = path.with_name(f"{path.stem}_confusion_matrix.csv")
+    names, *rows = csv.reader(file.read_text().splitlines() if file.is_file() else [""])
+    return names, [list(map(int, row)) for row in rows]
 
 
 def in_short(number: str) -> str:

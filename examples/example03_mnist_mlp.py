@@ -203,7 +203,7 @@ def plot_templates(network: Network, path: Path) -> Path:
     shades = templates / np.abs(templates).max(axis=(1, 2), keepdims=True)  # -1 to 1
     colours = matplotlib.colormaps["bwr"](0.5 + 0.5 * shades)[..., :3]
     title = "Templates of softmax regression"
-    return report.plot_images(colours, path, title, "0123456789", columns=5)
+    return report.plot_images(colours, path, title, "0123456789", 5, 0.73)
 
 
 def classify(picture: Path, network: Network, folder: Path) -> dict:

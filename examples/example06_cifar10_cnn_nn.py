@@ -208,7 +208,8 @@ def plot_kernels(network: Network, path: Path) -> Path:
     """Draw what the first layer looks for, as patches of 3 x 3 pixels."""
     kernels = network.kernels[0].numpy().transpose(3, 0, 1, 2)  # (32, 3, 3, 3)
     kernels = 0.5 + 0.5 * kernels / np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
-    return report.plot_images(kernels, path, "Example 06: kernels of the first layer")
+    title = "Example 06: kernels of the first layer"
+    return report.plot_images(kernels, path, title, columns=8, inch=0.45)
 
 
 # %% Run

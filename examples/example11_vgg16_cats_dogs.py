@@ -178,8 +178,8 @@ def plot_grad_cam(network, images, names, path: Path, truth=()) -> Path:
         pictures += [image, (image / 2 + heat[..., :3] * 127).astype(np.uint8)]
         captions.append(f"is {names[truth[i]]}" if len(truth) else "")
         captions.append(f"{names[row.argmax()]} {row.max():.0%}")
-    title = "Example 11: where the network looks"
-    return report.plot_images(pictures, path, title, captions, min(8, len(pictures)))
+    title, columns = "Example 11: where the network looks", min(4, len(pictures))
+    return report.plot_images(pictures, path, title, captions, columns, 3.65 / columns)
 
 
 # %% Pictures of one's own

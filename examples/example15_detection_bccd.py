@@ -204,12 +204,12 @@ def plot_answers(detector: Detector, photographs: list, folder: Path) -> Path:
     for x, truth, _ in photographs[:5]:
         pages.append(draw_found(x, detect(detector, x), COUNTED, truth))
     page, title = folder / "answers.png", "True boxes in white; white alone: missed"
-    return report.plot_images(pages, page, title, captions, 3, 4)
+    return report.plot_images(pages, page, title, captions, 2, 1.82)
 
 
 def plot_curves(curves: np.ndarray, names, folder: Path) -> Path:
     """Draw precision over recall of each class, at an IoU of 0.5."""
-    figure, axis = report.plt.subplots()
+    figure, axis = report.plt.subplots(figsize=(3.65, 3))
     axis.legend(axis.plot(np.linspace(0, 1, 101), curves[:, 0].T), names)
     axis.set(xlabel="recall", ylabel="precision", title="Example 15, IoU of 0.5")
     return report.save_figure(figure, folder / "precision.png")

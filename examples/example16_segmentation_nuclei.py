@@ -220,7 +220,7 @@ def plot_answers(network: UNet, images, path: Path) -> Path:
     for _, image, true in images:
         found = outlined(image, find_nuclei(predict(network, image)), (255, 0, 0))
         pages += image, outlined(image, true, (0, 200, 0)), found
-    more = ["image", "true nuclei", "nuclei found"] * len(images), 3, 3
+    more = ["image", "true nuclei", "nuclei found"] * len(images), 3, 1.21
     return report.plot_images(pages, path, "Example 16", *more)
 
 

@@ -200,7 +200,7 @@ def plot_run(embed, run: omniglot.Run, path: Path) -> Path:
     answers = answer(embed, run)
     words = np.where(answers == run.answers, "right", "wrong")
     images = 255 - np.stack([run.test, run.training[answers]], axis=1)  # side by side
-    more = "Example 17: a run", list(np.insert(words, range(20), "asked")), 10
+    more = "Example 17: a run", list(np.insert(words, range(20), "asked")), 8, 0.45
     return report.plot_images(images.reshape(-1, SIZE, SIZE), path, *more)
 
 
@@ -210,11 +210,11 @@ def plot_plane(embed, drawings: np.ndarray, path: Path) -> Path:
 
     images = drawings[:10].reshape(-1, SIZE, SIZE)
     points = TSNE(method="exact", random_state=0).fit_transform(embed(images))
-    figure, axis = report.plt.subplots(figsize=(8, 8))
-    for i, (x, y) in enumerate(20 * points / np.ptp(points, axis=0).max()):
+    figure, axis = report.plt.subplots(figsize=(3.65, 4), layout="constrained")
+    for i, (x, y) in enumerate(16 * points / np.ptp(points, axis=0).max()):
         where, one = (x, x + 1, y, y + 1), np.full((SIZE, SIZE), i // 20)
         axis.imshow(one, "tab10", alpha=images[i] / 255, vmin=0, vmax=9, extent=where)
-    axis.set(xticks=[], yticks=[], title="Example 17: characters never trained on")
+    axis.set(xticks=[], yticks=[], title="Characters never trained on")
     axis.autoscale()
     return report.save_figure(figure, path)
 
@@ -243,7 +243,7 @@ def find_neighbours(image: np.ndarray, args, dtype, folder: Path) -> dict:
     print(*(f"{cosine:8.3f}  {name}" for name, cosine in found.items()), sep="\n")
     images = photographs.read_photographs(data, [others[i] for i in best], size)
     captions = ["asked", *(f"{cosine:.2f}" for cosine in found.values())]
-    more = "Example 17: the most similar photographs", captions, 1 + NEIGHBOURS
+    more = "Example 17: the most similar photographs", captions, 3, 1.21
     page, images = folder / "neighbours.png", np.concatenate([asked[None], images])
     print("wrote", cli.shown(report.plot_images(images, page, *more)))
     return found

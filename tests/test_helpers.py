@@ -1,5 +1,6 @@
 """Checks examples/helpers: flags, errors, runs that can be continued, what a run leaves behind."""
 
+import csv
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from programs import ROOT
 
+from datasets import cifar10, drawings
 from datasets.download import DataError
 from examples.helpers import cli, device, report
 from examples.helpers.run import Run, code_of
@@ -401,12 +403,17 @@ def test_confusion_matrix_has_the_true_class_in_its_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(
         report.plt.Axes, "imshow", lambda axis, x, **more: drawn.append(x) or keep(axis, x, **more)
     )
-    labels, predictions = np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 0])
-    names = ["a", "b", "never"]
+    labels, predictions = np.array([0, 0, 0, 0, 1]), np.array([0, 0, 1, 1, 0])
+    names = ["a", "b, or c", "never"]
     answers = np.zeros((5, 8, 8, 3)), labels, np.eye(3)[predictions], names
     path, _ = report.plot_results(tmp_path, "title", {}, *answers)
-    assert drawn[0].tolist() == [[3, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert drawn[0].tolist() == [[2, 2, 0], [1, 0, 0], [0, 0, 0]]
     assert coloured(path) > 0.05
+    with (tmp_path / "confusion_matrix.csv").open(encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            names,
+            *(list(map(str, row)) for row in drawn[0].tolist()),
+        ]
 
 
 def test_worst_mistakes_are_the_most_certain_ones(tmp_path, monkeypatch):
@@ -422,6 +429,36 @@ def test_worst_mistakes_are_the_most_certain_ones(tmp_path, monkeypatch):
     report.plot_results(tmp_path, "title", {}, images, labels, probabilities, ["cat", "dog"])
     assert shown["images"].ravel().tolist() == [3, 2, 0]
     assert shown["captions"] == ["cat 80%\nis dog", "dog 70%\nis cat", "cat 60%\nis dog"]
+
+
+CLASSES = [cifar10.CLASS_NAMES, drawings.CIFAR10_KINDS, ("cat", "dog"), tuple("0123456789")]
+CLASSES.append(("mushroom", "snowman"))  # wide letters
+CLASSES.append(("golden retriever", "miniature schnauzer", "West Highland white terrier"))
+
+
+@pytest.mark.parametrize("names", CLASSES, ids=lambda names: names[0])
+def test_pages_of_images_can_be_read_on_a_phone(names, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure) or path)
+    *_, b, a = sorted(range(len(names)), key=lambda i: len(names[i]))  # the longest names
+    labels, images = np.tile([a, b], 8), np.zeros((16, 32, 32, 3), np.uint8)
+    shares = np.eye(len(names))[np.tile([b, b, a, a], 4)]
+    report.plot_results(tmp_path, "Example 07, " * 5, {}, images, labels, shares, names)
+    page = figures[-1]
+    page.draw_without_rendering()
+    titles = [axis.title for axis in page.axes if axis.title.get_text()]
+    assert len(titles) == np.sum(shares.argmax(axis=1) != labels) == 8
+    assert page.get_figwidth() <= 3.65 and min(x.get_fontsize() for x in titles) >= 8.25
+    titles = [page._suptitle, *titles]
+    boxes = [thing.get_window_extent().padded(-0.5) for thing in [*titles, *page.axes]]
+    assert sum(x.overlaps(y) for x in boxes for y in boxes) == len(boxes)  # each with itself
+    for figure in figures:
+        report.plt.close(figure)
+
+
+def test_pictures_have_two_pixels_for_each_of_a_phone(tmp_path):
+    path = report.plot_images(np.zeros((8, 8, 8)), tmp_path / "x.png", "title")
+    assert 700 <= pixels(path).shape[1] <= 735
 
 
 @pytest.mark.parametrize(("count", "channels"), [(0, 3), (1, 3), (9, 3), (40, 3), (3, 1)])

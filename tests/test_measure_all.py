@@ -4,18 +4,23 @@ import json
 import runpy
 import sys
 
+import matplotlib.pyplot as plt
 import measure_all
+import numpy as np
 import pytest
-from programs import ROOT
+from matplotlib import colors
+from programs import ROOT, figures
 
 BENCHMARKS = sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py"))
 TRAINS = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 folder = pathlib.Path(__file__).parents[1] / "models" / "example03_brief"
 folder.mkdir(exist_ok=True)
-(folder / "metrics.json").write_text(json.dumps({"command": sys.argv[1:], "test_accuracy": 0.9}))
-for name in ("learning_curves", "worst_mistakes"):
+metrics = {"command": sys.argv[1:], "test_accuracy": 0.9, "style": os.environ["MATPLOTLIBRC"]}
+(folder / "metrics.json").write_text(json.dumps(metrics))
+for name in ("confusion_matrix", "learning_curves", "templates", "worst_mistakes"):
     (folder / f"{name}.png").write_bytes(b"a picture")
+(folder / "confusion_matrix.csv").write_text("the counts")
 print("test accuracy 0.9, written to", folder)
 """
 MEASURES = "import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text(str(sys.argv[1:-1]))"
@@ -43,7 +48,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(measure_all, "ROOT", tmp_path)
     monkeypatch.setattr(measure_all, "RESULTS", folder)
     monkeypatch.setattr(measure_all.results, "IMAGES", tmp_path / "images")
-    monkeypatch.setattr(measure_all, "rewrite_tables", lambda: None)
+    monkeypatch.setattr(measure_all, "show", lambda: None)
     return folder
 
 
@@ -55,15 +60,20 @@ def test_all(results, tmp_path, capsys):
     for name in failures:
         assert json.loads((results / name).read_text())["old"]
     made = json.loads((results / "example03_sample.json").read_text())
-    assert made == {"command": ["--data", "sample"], "test_accuracy": 0.9}
+    style = str(measure_all.MATPLOTLIBRC)
+    assert made == {"command": ["--data", "sample"], "test_accuracy": 0.9, "style": style}
     text = (results / "example03_sample.txt").read_text()
     assert text == "test accuracy 0.9, written to /path/to/project/models/example03_brief\n"
     assert {path.stem for path in results.glob("*.txt")} == {
         *("example01_default", "example03_default", "example03_sample")  # as the site shows them
     }
     assert {path.stem for path in (tmp_path / "images").iterdir()} == {
-        "example03_learning_curves",  # real photographs belong to others
-        *("example03_sample_learning_curves", "example03_sample_worst_mistakes"),
+        "example03_templates",  # real photographs belong to others
+        *("example03_sample_templates", "example03_sample_worst_mistakes"),
+    }
+    matrices = {path.stem: path.read_text() for path in results.glob("*.csv")}
+    assert matrices == {  # for docs/figures/runs.py
+        f"example03_{kind}_confusion_matrix": "the counts" for kind in ("default", "sample")
     }
     timed = json.loads((results / "example01_default.json").read_text())  # it writes no files
     assert timed["command"].endswith("example01_default.py --data sample")
@@ -105,3 +115,28 @@ def test_what_scripts_read_comes_with_them(tmp_path):
     copy = measure_all.copy_of_the_project(tmp_path, tmp_path / "data")
     assert (copy / "datasets" / "drawings.svg").is_file()
     assert (copy / "datasets" / "downloads").is_dir()
+
+
+def luminance(colour):
+    """Return how bright a colour is, from 0 to 1, as WCAG 2 defines it."""
+    rgb = np.array(colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_pictures_can_be_read_on_a_light_page_and_on_a_dark_one():
+    with plt.rc_context(fname=measure_all.MATPLOTLIBRC):
+        figure, axis = plt.subplots()
+        axis.set(title="title", xlabel="x")
+        legend = axis.legend(axis.plot([0, 1]), ["a line"])
+        figure.canvas.draw()
+        texts = [axis.title, axis.xaxis.label, *axis.get_xticklabels(), *axis.get_yticklabels()]
+        colours = {text.get_color() for text in [*texts, *legend.get_texts()]}
+        colours |= {spine.get_edgecolor() for spine in axis.spines.values()}
+        alpha = np.asarray(figure.canvas.buffer_rgba())[..., 3]
+    plt.close(figure)
+    assert np.median(alpha) == 0  # no ground
+    for ground in ("white", figures("drawing").COLOURS["paper"][1]):
+        for colour in colours:
+            dark, light = sorted([luminance(colour), luminance(ground)])
+            assert (light + 0.05) / (dark + 0.05) > 4.25

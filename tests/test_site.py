@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import cells
 import numpy as np
 import pytest
+import results
 from PIL import Image
 from programs import ROOT
 
@@ -141,7 +142,8 @@ def test_a_page_is_what_github_shows_too(page):
 
 def test_tables_and_pictures_of_notes_are_made_by_a_script_and_shown_or_tested():
     text = "".join(note.read_text() for note in NOTES)
-    scripts = {path.stem for path in (DOCS / "figures").glob("*.py")} - {"__main__", "drawing"}
+    scripts = {path.stem for path in (DOCS / "figures").glob("*.py")}
+    scripts -= {"__main__", "drawing", "runs"}
     pictures = set(re.findall(r"\(\.\./images/(\w+)\.\w+\)", text))
     shown = set(re.findall(r"^<!-- (\w+): made by", text, re.MULTILINE))
     makers = {name.partition("_")[0] for name in pictures | shown}
@@ -304,6 +306,8 @@ def test_a_page_has_all_cells_and_what_a_run_has_printed(number, pages):
     assert {example.label(cell.heading) for cell in example.cells[1:]} <= page.anchors
     assert {f"{stem}.py", f"{stem}.ipynb"} <= {Path(link).name for link in page.links}
     assert "run-output" in (HTML / "examples" / f"{stem}.html").read_text()
+    drawn = {x.name for path in results.recorded(number) for x in results.pictures_of(path)}
+    assert drawn == {Path(link).name for link in page.links if "_images/" in link}
 
 
 @built

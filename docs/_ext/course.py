@@ -159,9 +159,9 @@ PANELS = {
     "timeseries": "Time Series, the curves and pictures of all runs on one page.",
 }
 CAPTIONS = {
-    "confusion_matrix": "Confusion matrix: a row for each true class, a column for each answer; "
-    "what is right lies on the diagonal.",
     "learning_curves": "Learning curves: loss and score by epoch, in training and validation.",
+    "confusion_matrix": "Confusion matrix: a row for each true class, a column for each answer; "
+    "what is right lies on the diagonal, and where nothing stands, there is no image.",
     "worst_mistakes": "The mistakes of which the network was surest: what it says, what it is.",
     "grad_cam": "Where the network looks: each image beside what in it speaks for the answer.",
     "first_kernels": "The kernels of the first layer, as small colour images.",
@@ -172,6 +172,44 @@ CAPTIONS = {
     "plane": "Characters never trained on, a colour each, where t-SNE puts their embeddings.",
     "picture": "A picture as the network was given it, and the likeliest class.",
 } | {panel: f"TensorBoard on sample data: {text}" for panel, text in PANELS.items()}
+
+
+def said_of_curves(metrics: dict) -> list[str]:
+    """Return what a run's learning curves show, for those who have it read to them."""
+    return [
+        f"{name.replace('_', ' ').capitalize()} by epoch: "
+        + ", ".join(f"in {x} from {parts[x][0]:.3g} to {parts[x][-1]:.3g}" for x in parts)
+        for name, parts in results.curves_of(metrics).items()
+    ]
+
+
+def said_of_matrix(path: Path) -> str:
+    """Return what a run's confusion matrix shows, in short."""
+    names, rows = results.matrix_of(path)
+    right, total = sum(row[i] for i, row in enumerate(rows)), sum(map(sum, rows))
+    mistakes = [(x, i, j) for i, row in enumerate(rows) for j, x in enumerate(row) if i != j]
+    count, true, answer = max(mistakes)
+    text = f"Confusion matrix of {total:,} answers: {right:,} are right"
+    worst = f"; most often, {names[true]} is taken for {names[answer]} ({count})"
+    return text + worst if count else text
+
+
+def pictures(path: Path, metrics: dict) -> str:
+    """Return a run's pictures; those of a kind stand beside each other, above one caption."""
+    parts = []
+    for kind, caption in CAPTIONS.items():
+        pattern = re.compile(rf"example\d\d_(?:\w+_)?{kind}(?:_\d+)?")
+        shown = [x for x in results.pictures_of(path) if pattern.fullmatch(x.stem)]
+        texts = [caption] * len(shown)
+        if kind == "learning_curves":
+            texts = said_of_curves(metrics)
+        elif kind == "confusion_matrix" and shown:
+            texts = [said_of_matrix(path)]
+        if shown:
+            pairs = zip(texts, shown, strict=True)
+            parts += [f"![{text}](../images/{picture.name})" for text, picture in pairs]
+            parts.append(f"\n*{caption}*\n")
+    return "\n".join(parts)
 
 
 def recorded_runs(number: str) -> str:
@@ -185,10 +223,7 @@ def recorded_runs(number: str) -> str:
         parts.append(f"`{metrics['command']}` on {results.machine(metrics)}:\n")
         listing = f"```{{code-block}} text\n{output}\n```"
         parts.append(f":::{{container}} run-output\n{listing}\n:::\n")
-        for picture in results.pictures_of(path):
-            shown = [text for end, text in CAPTIONS.items() if picture.stem.endswith(end)]
-            text = shown[0] if shown else picture.stem.replace("_", " ")
-            parts.append(f"![{text}](../images/{picture.name})\n\n*{text}*\n")
+        parts.append(pictures(path, metrics))
     return "\n".join(parts)
 
 
@@ -201,13 +236,13 @@ GALLERY = {
 }
 THUMBNAILS = (
     *("scalars", "templates", "first_kernels", "grad_cam", "answers", "plane", "worst_mistakes"),
-    "confusion",
+    *("confusion", "learning_curves_3"),
 )
 
 
 def thumbnail(number: str) -> str:
     """Return the line that shows an example's picture on its card, if it has one."""
-    pictures = sorted((DOCS / "images").glob(f"example{number}_*.png"))
+    pictures = sorted((DOCS / "images").glob(f"example{number}_*"))
     found = [path for words in THUMBNAILS for path in pictures if words in path.stem]
     return f":img-top: images/{found[0].name}\n" if found else ""
 

@@ -1,4 +1,4 @@
-"""Make all figures and tables of the notes again.
+"""Make all figures and tables of the notes again, and the figures of recorded runs.
 
     python docs/figures                     # all of them
     python docs/figures features training   # those of some scripts

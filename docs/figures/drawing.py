@@ -2,6 +2,7 @@
 
 A script `docs/figures/NAME.py` makes the pictures `NAME_*.svg` and the tables `NAME_*` of one
 note; NAME is one word. It imports this module before TensorFlow, and ends with `drawing.run(main)`.
+runs.py alone draws for the pages of the examples, exampleNN_*.svg.
 """
 
 import argparse

@@ -1,13 +1,15 @@
 """What a run leaves behind: metrics.json, and pictures a person wants to look at.
 
 `images` are uint8 or float from 0 to 1, (N, H, W, C); `labels` the true classes, integers (N,);
-`probabilities` float (N, classes).
+`probabilities`, or `shares`, float (N, classes).
 """
 
+import csv
 import json
 import platform
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +72,7 @@ def show_answer(image: Array, probabilities: Array, names: Sequence[str], folder
         print(f"{probabilities[index]:8.2%}  {names[index]}")
     answer = names[int(probabilities.argmax())]
     title = f"{probabilities.max():.0%} {answer}"
-    print("wrote", shown(plot_images(image[None], folder / "picture.png", title, columns=1)))
+    print("wrote", shown(plot_images(image[None], folder / "picture.png", title, (), 1, 1.8)))
     return {"answer": answer, "probabilities": probabilities.tolist()}
 
 
@@ -78,7 +80,7 @@ def save_figure(figure: plt.Figure, path: Path) -> Path:
     """Write a matplotlib figure as PNG, close it, and return the path."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+        figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
     return path
 
@@ -102,10 +104,7 @@ def plot_learning_curves(folder: Path, title: str, history: dict[str, list[float
 def plot_results(
     folder: Path, title: str, history: dict, images: Array, labels: Array, shares: Array, names: Any
 ) -> list[Path]:
-    """Draw learning curves, if there is a `history`, the confusion matrix, and the mistakes.
-
-    `shares` are the probabilities. Of the mistakes come first those the network was surest of.
-    """
+    """Draw learning curves, if there is a `history`, the confusion matrix, the surest mistakes."""
     from sklearn import metrics  # here, since importing it takes a second
 
     files = [plot_learning_curves(folder, title, history)] if history else []
@@ -116,26 +115,27 @@ def plot_results(
     display.plot(ax=axis, cmap="Blues", colorbar=False, xticks_rotation=45)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     files.append(save_figure(figure, folder / "confusion_matrix.png"))
-    wrong = np.flatnonzero(answers != labels)
-    wrong = wrong[np.argsort(-certainty[wrong], kind="stable")][:32]
-    captions = [f"{names[answers[i]]} {certainty[i]:.0%}\nis {names[labels[i]]}" for i in wrong]
+    with writing(page := folder / "confusion_matrix.csv"), page.open("w", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([names, *matrix])
+    wrong = [i for i in np.argsort(-certainty, kind="stable") if answers[i] != labels[i]][:32]
+    gap = " " if max(map(len, names)) < 7 else "\n"  # so that four captions have room in a row
+    captions = [f"{names[answers[i]]}{gap}{certainty[i]:.0%}\nis {names[labels[i]]}" for i in wrong]
     page, title = folder / "worst_mistakes.png", f"{title}: the worst mistakes"
     return [*files, plot_images(images[wrong], page, title, captions)]
 
 
 def plot_images(
-    images: Any, path: Path, title: str, captions: Any = (), columns: int = 8, inch: float = 1.2
+    images: Any, path: Path, title: str, captions: Any = (), columns: int = 4, inch: float = 0.91
 ) -> Path:
     """Show images in rows of `columns`, of so many inches, each below its caption."""
-    rows = max(1, -(-len(images) // columns))
-    size = (columns * inch, rows * (inch * 0.88 + (0.45 if captions else 0)) + 0.6)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
+    # Four are as wide as a phone, where letters of 8.25 points have 11 pixels.
+    rows, fill = max(1, -(-len(images) // columns)), textwrap.TextWrapper(int(14.5 * inch)).fill
+    size = columns * inch, rows * (inch + 1.2)  # "compressed" takes away what is not needed
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
+    plt.setp(axes, frame_on=False, xticks=[], yticks=[])
     for axis, image in zip(axes.flat, images, strict=False):
-        axis.imshow(image, cmap="gray", interpolation="nearest")
+        axis.imshow(image, cmap="gray")
     for axis, caption in zip(axes.flat, captions, strict=False):
-        axis.set_title(caption, fontsize=7)
-    figure.suptitle(title)
-    figure.tight_layout()
+        axis.set_title("\n".join(map(fill, caption.split("\n"))), fontsize=8.25, pad=2)
+    figure.suptitle(textwrap.fill(title, int(13 * columns * inch)), fontsize=9)
     return save_figure(figure, path)

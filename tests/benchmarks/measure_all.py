@@ -1,4 +1,4 @@
-"""Measure again all that docs/results.md states, and rewrite its tables.
+"""Measure again all that docs/results.md states; rewrite its tables, draw the runs' curves.
 
     python tests/benchmarks/measure_all.py                # everything: about two hours
     python tests/benchmarks/measure_all.py example1 mnist # files whose name has one of these in it
@@ -7,9 +7,10 @@ Each file in docs/results/ says by which command it was made. That command runs 
 the project that has no results yet, and the file is replaced when it has ended well. What could not
 be measured is listed at the end, with the reason, and its old file stays.
 
-What an example has printed is kept beside its file, as .txt, and what it has drawn in docs/images/,
-for the site: of a run on real data the plots only, since photographs belong to others. Example 09
-asks tests/serving_stand_in.py, which is started for it.
+What an example has printed is kept beside its file, as .txt, its confusion matrix as .csv, and what
+it has drawn in docs/images/, for the site: of a run on real data the plots only, since photographs
+belong to others. Learning curves and matrices are drawn for the site by docs/figures/runs.py.
+Example 09 asks tests/serving_stand_in.py, which is started for it.
 
 Data is taken from datasets/downloads, so that no download is part of a time. Sample data and the
 sample weights are made anew.
@@ -18,6 +19,7 @@ sample weights are made anew.
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -36,9 +38,11 @@ import results  # noqa: E402
 from examples.helpers import report  # noqa: E402
 
 RESULTS = results.RESULTS
+MATPLOTLIBRC = ROOT / "docs" / "figures" / "matplotlibrc"  # for light pages and dark ones
 RANDOM_WEIGHTS = "models/random_vgg_16.ckpt"
 # There are no images in these.
-PLOTS = ("confusion_matrix", "first_kernels", "learning_curves", "precision", "templates")
+PLOTS = ("first_kernels", "precision", "templates")
+DRAWN_ANEW = ("confusion_matrix", "learning_curves")  # by docs/figures/runs.py
 
 
 def copy_of_the_project(folder: Path, data_dir: Path) -> Path:
@@ -72,7 +76,7 @@ def server(copy: Path) -> Iterator[None]:
 
 
 def keep(result: Path, output: str, made: Path) -> None:
-    """Keep what a run has printed, and its pictures, which lie beside its metrics.json.
+    """Keep what a run has printed, and its matrix and pictures, which lie beside its metrics.json.
 
     Args:
         result: the run's file in docs/results/.
@@ -83,9 +87,11 @@ def keep(result: Path, output: str, made: Path) -> None:
     if kind not in results.KINDS:
         return
     result.with_suffix(".txt").write_text(output)
+    if (matrix := made / "confusion_matrix.csv").is_file():
+        shutil.copyfile(matrix, result.with_name(f"{result.stem}_{matrix.name}"))
     name = result.stem.removesuffix("_default")
     for picture in sorted(made.glob("*.png")):
-        if kind == "sample" or picture.stem in PLOTS:
+        if picture.stem in PLOTS or (kind == "sample" and picture.stem not in DRAWN_ANEW):
             shutil.copyfile(picture, results.IMAGES / f"{name}_{picture.name}")
 
 
@@ -93,10 +99,16 @@ def measure(result: Path, copy: Path) -> str:
     """Run the command of a file of results, and replace the file; return why that did not work."""
     command = json.loads(result.read_text())["command"]
     _, script, *arguments = shlex.split(command)
+    environment = os.environ | {"MATPLOTLIBRC": str(MATPLOTLIBRC)}
 
     def run(*words: str) -> tuple[str, str]:
         process = subprocess.run(
-            [sys.executable, *words], cwd=copy, capture_output=True, text=True, check=False
+            [sys.executable, *words],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         lines = process.stderr.replace("\r", "\n").strip().splitlines() or ["no reason given"]
         return process.stdout, "" if process.returncode == 0 else lines[-1]
@@ -125,9 +137,10 @@ def measure(result: Path, copy: Path) -> str:
     return reason
 
 
-def rewrite_tables() -> None:
-    """Put the new figures into docs/results.md and the index of README.md."""
-    subprocess.run([sys.executable, str(ROOT / "docs" / "results.py")], check=True)
+def show() -> None:
+    """Put the new figures into docs/results.md and the index of README.md, and draw them."""
+    for script in ("results.py", "figures/runs.py"):
+        subprocess.run([sys.executable, str(ROOT / "docs" / script)], check=True)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, str]:
@@ -149,7 +162,7 @@ def main(arguments: list[str] | None = None) -> dict[str, str]:
             if reason := measure(path, copy):
                 failures[path.name] = reason
                 tqdm.write(f"not measured: {path.stem}: {reason}")
-    rewrite_tables()
+    show()
     print(f"{len(chosen) - len(failures)} of {len(chosen)} files in docs/results/ measured again")
     return failures
 
