@@ -40,7 +40,7 @@ LEARNING_RATE, WARM_UP = 5e-3, 0.1  # Adam's, at the peak; share of steps until 
 SIZE = 35  # pixels; a third of the drawings' 105
 ANGLE, ZOOM, SHIFT = 0.25, 0.15, 2  # radians, a logarithm, pixels: at most
 CHANNELS = (1, 32, 64, 64, 64)
-TEMPERATURE, MARGIN, NEIGHBOURS = 16, 0.5, 8  # see Prototypes, Triplets, Photographs
+TEMPERATURE, MARGIN, NEIGHBOURS = 16, 1, 8  # see Prototypes, Triplets, Photographs
 
 # %% Data
 # Omniglot (B. Lake et al., Science 2015, https://github.com/brendenlake/omniglot) has
@@ -116,16 +116,16 @@ def prototypes(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 # %% Triplets and pairs
-# The *triplet loss* wants order: a drawing should be nearer to the farthest one of its
-# own class than to the nearest one of another, by a margin. To take just these two is
-# A. Hermans et al.'s choice (2017, https://arxiv.org/abs/1703.07737). The *contrastive
-# loss* draws like ones together and pushes others apart until the margin is between
-# them (R. Hadsell et al., CVPR 2006). Embeddings have length 1 here. See also note 9.
+# The *triplet loss* wants a drawing to be nearer to the farthest one of its class than
+# to the nearest one of another, by a margin. Just these two, and distances, not squares,
+# with which all embeddings end in one point, are A. Hermans et al.'s choice (2017,
+# https://arxiv.org/abs/1703.07737). The *contrastive loss* draws like ones together and
+# pushes others apart (R. Hadsell et al., CVPR 2006). All embeddings have length 1 here.
 
 
 def triplet(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the mean loss of each drawing's hardest triplet."""
-    same = labels[:, None] == labels
+    same, distances = labels[:, None] == labels, tf.sqrt(distances + 1e-9)
     farthest = tf.reduce_max(tf.where(same, distances, 0), axis=1)
     nearest = tf.reduce_min(tf.where(same, np.inf, distances), axis=1)
     return tf.reduce_mean(tf.nn.relu(farthest - nearest + MARGIN))

@@ -153,7 +153,7 @@ def naive_losses(x, labels, drawings):
             prototypes.append(np.log(np.sum(np.exp(np.array(logits) - right))))
         same = [distance(i, j) for j in range(count) if labels[i] == labels[j]]
         others = [distance(i, j) for j in range(count) if labels[i] != labels[j]]
-        triplets.append(max(0, max(same) - min(others) + example17.MARGIN))
+        triplets.append(max(0, max(same) ** 0.5 - min(others) ** 0.5 + example17.MARGIN))
         like += [distance(i, j) for j in range(count) if labels[i] == labels[j] and i != j]
         unlike += [max(0, example17.MARGIN - d**0.5) ** 2 for d in others]
     contrastive = np.mean(like) / 2 + np.mean(unlike) / 2
