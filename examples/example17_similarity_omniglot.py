@@ -117,8 +117,8 @@ def prototypes(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 # %% Triplets and pairs
 # The *triplet loss* wants a drawing to be nearer to the farthest one of its class than
-# to the nearest one of another, by a margin. Just these two, and distances, not squares,
-# with which all embeddings end in one point, are A. Hermans et al.'s choice (2017,
+# to the nearest one of another, by a margin. Just these two, and distances in place of
+# squares, which end in one point for all, are A. Hermans et al.'s choice (2017,
 # https://arxiv.org/abs/1703.07737). The *contrastive loss* draws like ones together and
 # pushes others apart (R. Hadsell et al., CVPR 2006). All embeddings have length 1 here.
 
