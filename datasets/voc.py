@@ -114,7 +114,7 @@ def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhot
     Raises:
         DataError: it cannot be read, or there is no box in one of its three parts.
     """
-    files = Files(path)
+    files = Files(path, own=True)
     top = _top(files)
     sets = _sets(files, top)
     found, left_out = _read(files, top, [name for part in sets for name in part], class_names)
