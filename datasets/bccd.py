@@ -45,14 +45,15 @@ def load(
     """
     if photos:
         report = data_dir / "photos" / f"{photos.resolve().name}.report.json"
-        return voc.load(photos, report).with_validation(validation)
+        return voc.load(photos, report, validation_count=validation)
     folder = data_dir / "bccd"
     extracted = [path for path in (folder / "BCCD_Dataset-1.0", folder / "BCCD") if path.is_dir()]
     if data == "sample":
         path = sample.make_bccd(data_dir) / "BCCD_Dataset-1.0.zip"
     else:
         path = extracted[0] if extracted else download(_ARCHIVE, data_dir)
-    found = voc.load(path, path.with_name(f"{path.name}.report.json"), CLASS_NAMES)
+    report = path.with_name(f"{path.name}.report.json")
+    found = voc.load(path, report, CLASS_NAMES, validation)
     count = sum(map(len, (found.train, found.validation, found.test)))
     name = sample.BCCD_NAME if data == "sample" else f"{count:,} photographs of blood cells"
-    return dataclasses.replace(found, name=name).with_validation(validation)
+    return dataclasses.replace(found, name=name)
