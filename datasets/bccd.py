@@ -2,7 +2,7 @@
 
 https://github.com/Shenggan/BCCD_Dataset, MIT licence: photographs and boxes of cosmicad and
 akshaylamba, put into the layout of Pascal VOC by Shenggan. They have 640 x 480 pixels. 205 are for
-training, 87 for validation and 72 for the test. Red cells lie close together, up to 30 in a
+training, 87 for validation and 72 for the test. Red cells lie close together, up to 27 in a
 photograph; most have one white cell. Two boxes have no area, and are left out.
 """
 
@@ -14,7 +14,6 @@ from datasets.download import RemoteFile, download
 from datasets.voc import BoxedPhotographs
 
 CLASS_NAMES = ("RBC", "WBC", "Platelets")
-SHOWN_NAMES = ("red cell", "white cell", "platelet")  # in pictures and tables
 
 _ARCHIVE = RemoteFile(
     path="bccd/BCCD_Dataset-1.0.zip",

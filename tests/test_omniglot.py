@@ -203,6 +203,8 @@ def test_archives_must_be_the_published_ones_and_folders_not_empty(tmp_path, fil
 def test_the_real_small_sets():
     found = omniglot.load("full", DOWNLOADS, small=True)
     folder = DOWNLOADS / "omniglot"
-    assert (len(found.images), len(found.alphabets)) == (242, 8)
+    assert (len(found.images), len(found.alphabets)) == (242, 8)  # docs/data.md says so, and this:
+    assert {name.split("/")[0] for name in np.array(found.names)[found.held_back]} == {"Tagalog"}
+    assert found.held_back.sum() == 17
     archives = [folder / f"{BACKGROUND}_small{i}.zip" for i in (1, 2)]
     check(found, archives, folder / f"{RUNS}.zip")
