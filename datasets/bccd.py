@@ -2,7 +2,7 @@
 
 https://github.com/Shenggan/BCCD_Dataset, MIT licence: photographs and boxes of cosmicad and
 akshaylamba, put into the layout of Pascal VOC by Shenggan. They have 640 x 480 pixels. 205 are for
-training, 87 for validation and 72 for the test. Red cells lie close together, up to 30 in a
+training, 87 for validation and 72 for the test. Red cells lie close together, up to 27 in a
 photograph; most have one white cell. Two boxes have no area, and are left out.
 """
 
@@ -14,7 +14,6 @@ from datasets.download import RemoteFile, download
 from datasets.voc import BoxedPhotographs
 
 CLASS_NAMES = ("RBC", "WBC", "Platelets")
-SHOWN_NAMES = ("red cell", "white cell", "platelet")  # in pictures and tables
 
 _ARCHIVE = RemoteFile(
     path="bccd/BCCD_Dataset-1.0.zip",
@@ -45,14 +44,15 @@ def load(
     """
     if photos:
         report = data_dir / "photos" / f"{photos.resolve().name}.report.json"
-        return voc.load(photos, report).with_validation(validation)
+        return voc.load(photos, report, validation_count=validation)
     folder = data_dir / "bccd"
     extracted = [path for path in (folder / "BCCD_Dataset-1.0", folder / "BCCD") if path.is_dir()]
     if data == "sample":
         path = sample.make_bccd(data_dir) / "BCCD_Dataset-1.0.zip"
     else:
         path = extracted[0] if extracted else download(_ARCHIVE, data_dir)
-    found = voc.load(path, path.with_name(f"{path.name}.report.json"), CLASS_NAMES)
+    report = path.with_name(f"{path.name}.report.json")
+    found = voc.load(path, report, CLASS_NAMES, validation)
     count = sum(map(len, (found.train, found.validation, found.test)))
     name = sample.BCCD_NAME if data == "sample" else f"{count:,} photographs of blood cells"
-    return dataclasses.replace(found, name=name).with_validation(validation)
+    return dataclasses.replace(found, name=name)

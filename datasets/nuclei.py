@@ -32,13 +32,16 @@ from datasets.download import RemoteFile, download
 from datasets.files import DataError, fill, unreadable, wrong
 from datasets.photographs import Files
 
+# What is wrong with a file is said by us, in one line that names it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 KINDS = ("fluorescence", "bright stain", "purple tissue")
 
 _ARCHIVE = RemoteFile(
     path="nuclei/stage1_train.zip",  # neither its size nor a checksum is published
     urls=("https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",),
 )
-_FILE = re.compile(r"(?:^|/)([^/]+)/(images|masks)/[^/.][^/]*\.png$")
+_FILE = re.compile(r"(?:^|/)([^/]+)/(images|masks)/[^/.][^/]*\.(?i:png)$")
 
 
 class Nuclei(NamedTuple):
@@ -88,9 +91,9 @@ def load(data: str = "full", data_dir: Path = Path("datasets/downloads")) -> Nuc
     stage1_train.zip, which is downloaded. The names' checksums split them: one in five is for the
     test, one in ten of the others for validation.
 
-    An image that has lost a mask, or whose mask is of another size, is left out, since a nucleus
-    would be taken for background. A mask with nothing in it is left out by itself. Where masks
-    overlap, the smaller nucleus has the pixels. All of this is listed in a report.
+    An image is left out, since a nucleus would be taken for background, if one of its masks cannot
+    be read or is of another size, or if all are empty. Else an empty mask is left out by itself.
+    Where masks overlap, the smaller nucleus has the pixels. All of this is listed in a report.
 
     Raises:
         DataError: the archive is damaged, or cannot be fetched or read, or holds too few images.
@@ -172,15 +175,19 @@ def _instances(files: Files, place: _Place) -> tuple[np.ndarray | None, dict[str
             raise ValueError(f"its folder has {counts}")
         shape = _decoded(files, file).shape[:2]
         for mask in place.masks:
-            drawn = _decoded(files, mask, cv2.IMREAD_GRAYSCALE)
+            # As many bits as it has, lest a 3 of 65,535 become 0; colours, but no alpha.
+            drawn = _decoded(files, mask, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+            drawn = np.atleast_3d(drawn).max(axis=2)
             if drawn.shape != shape:
                 sizes = " and ".join(
                     f"{width} x {height}" for height, width in (shape, drawn.shape)
                 )
                 raise ValueError(f"it and {mask} have {sizes} pixels")
-            x, y, width, height = cv2.boundingRect(drawn)
+            x, y, width, height = cv2.boundingRect((drawn > 0).view(np.uint8))
             part = slice(y, y + height), slice(x, x + width)
             nuclei[mask] = part, drawn[part] > 0
+        if not any(drawn.size for _, drawn in nuclei.values()):
+            raise ValueError("its masks are all empty")
     except (ValueError, DataError) as error:
         return None, {file: str(error)}
     instances, number = np.zeros(shape, np.uint16), 0

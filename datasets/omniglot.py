@@ -25,6 +25,7 @@ from datasets.photographs import Files
 
 DRAWINGS = 20  # of each character, one by each person
 VALIDATION_SHARE = 8  # one in so many alphabets is held back for validation
+RUNS = 20  # of the evaluation
 WAYS = 20  # characters shown in a run, and as many drawings to be named
 SIDE = 105  # pixels of height and width
 
@@ -101,7 +102,8 @@ def load(
 
     Raises:
         DataError: a file is damaged or wrong, or cannot be fetched or read; a character has more
-            or fewer than 20 drawings; an image has another size.
+            or fewer than 20 drawings; an image has another size; the runs are not those 20, or the
+            answers of one do not name each of its images once.
     """
     if data == "sample":
         folder, name = sample.make_omniglot(data_dir), sample.OMNIGLOT_NAME
@@ -167,10 +169,15 @@ def _image(files: Files, name: str, size: int) -> np.ndarray:
 
 
 def _read_runs(files: Files, size: int) -> tuple[Run, ...]:
-    runs = tuple(_run(files, name, size) for name in files.names if _LABELS.search(name))
-    if not runs:
+    found = [name for name in files.names if _LABELS.search(name)]
+    if not found:
         raise wrong(files.path, "it has no runs such as run01/class_labels.txt")
-    return runs
+    above = min(found, key=len).rpartition("run")[0]
+    runs = [f"{above}run{number:02d}/class_labels.txt" for number in range(1, RUNS + 1)]
+    if odd := sorted({*runs} ^ {*found}):
+        problem = "is missing" if odd[0] in runs else f"belongs to none of the {RUNS} runs"
+        raise wrong(files.path, f"{odd[0]} {problem}")
+    return tuple(_run(files, name, size) for name in runs)
 
 
 def _run(files: Files, labels: str, size: int) -> Run:
@@ -183,18 +190,20 @@ def _run(files: Files, labels: str, size: int) -> Run:
     for part, found in names.items():
         if len(found) != WAYS:
             raise wrong(files.path, f"{folder}{part} has {len(found)} images, expected {WAYS}")
-    above, answers = folder[: folder.rindex("run")], np.full(WAYS, -1, np.int32)
+    above, pairs = folder[: folder.rindex("run")], []
     for line in files.read(labels).decode("utf-8", "replace").split("\n"):
         test, _, training = (above + word for word in line.strip().partition(" "))
         if test in names["test"] and training in names["training"]:
-            answers[names["test"].index(test)] = names["training"].index(training)
+            pairs.append((test, training))
         elif line.strip():
             raise wrong(files.path, f"{labels} names no test and training image: {line[:99]!r}")
-    if -1 in answers:
-        lacking = names["test"][answers.tolist().index(-1)]
-        raise wrong(files.path, f"{labels} names no training image for {lacking}")
+    named = [name for pair in pairs for name in pair]
+    for name in names["test"] + names["training"]:
+        if (count := named.count(name)) != 1:
+            raise wrong(files.path, f"{labels} names {name} {count} times, expected once")
+    answers = [names["training"].index(training) for _, training in sorted(pairs)]
     return Run(
         np.stack([_image(files, name, size) for name in names["training"]]),
         np.stack([_image(files, name, size) for name in names["test"]]),
-        answers,
+        np.array(answers, np.int32),
     )

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,11 @@ from datasets.files import DataError, unreadable, wrong
 TEST_SHARE = 5  # one photograph in five of a class is for the test
 VALIDATION_SHARE = 10  # one in ten of the others is held back for validation
 LEAST = 5  # photographs of a class with which it can be split at all
-MAX_BYTES = 50_000_000  # of a file in an archive, which may unpack to anything
+MAX_BYTES = 50_000_000  # of a file: one in an archive may unpack to anything
+
+# What zipfile raises for archives that are damaged, or packed or encrypted in a way it lacks. A
+# ValueError comes from names that are no UTF-8.
+_DAMAGED = RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile
 
 
 class Photograph(NamedTuple):
@@ -37,13 +42,14 @@ class Photograph(NamedTuple):
 class Files:
     """The files of a folder, at any depth, or of a zip archive; threads may read them at once.
 
-    `names` are in alphabetical order, with "/" between folder and file.
+    `names` are in alphabetical order, with "/" between folder and file. `own` says that the user
+    has made the archive, and cannot get it anew.
 
     Raises:
         DataError: there is no such folder, or no archive, or it cannot be read.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, own: bool = False):
         path = path.expanduser()
         self.path, self.archive = path, None
         try:
@@ -53,16 +59,19 @@ class Files:
             else:
                 self.archive = zipfile.ZipFile(path)
                 self.names = sorted(n for n in self.archive.namelist() if not n.endswith("/"))
-        except (zipfile.BadZipFile, RuntimeError) as error:  # the latter: a kind of zip it lacks
-            raise wrong(path, f"it is no whole zip archive ({error})") from error
+        except _DAMAGED as error:
+            problem = ValueError(f"it is no whole zip archive ({error})")
+            raise (unreadable if own else wrong)(path, problem) from error
         except OSError as error:
             raise unreadable(path, error) from error
 
     def read(self, name: str) -> bytes:
-        """Return what is in a file; DataError if that is no longer there."""
+        """Return what is in a file; DataError if it is damaged, too large, or no longer there."""
         try:
+            if self.state(name)[0] > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             return self.archive.read(name) if self.archive else (self.path / name).read_bytes()
-        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        except (OSError, *_DAMAGED) as error:
             raise unreadable(self.path / name, error) from error
 
     def checksum(self, name: str) -> int:
@@ -131,7 +140,7 @@ def load(path: Path, report: Path, validation_share: int = VALIDATION_SHARE) -> 
         DataError: there is no such folder; or less than two classes, or one with too few
             photographs that can be read, which is named.
     """
-    files = Files(path)
+    files = Files(path, own=True)
     names = [name for name in files.names if not hidden(name)]
     tops = {name.partition("/")[0] for name in names}
     skipped = len(tops) == 1 and files.archive and all(name.count("/") > 1 for name in names)
@@ -178,7 +187,7 @@ def load_pictures(path: Path, reports: Path) -> Photographs:
     Raises:
         DataError: there is no such folder, or no picture in it that can be read.
     """
-    files, report = Files(path), reports / f"{path.resolve().name}.pictures.json"
+    files, report = Files(path, own=True), reports / f"{path.resolve().name}.pictures.json"
     names = [name for name in files.names if not hidden(name)]
     left_out = check(files, names, lambda _: "", report)
     found = tuple(Photograph(name, 0) for name in names if name not in left_out)
@@ -246,8 +255,6 @@ def check(
 
 def _fault(files: Files, name: str) -> str:
     """Say why a file is no picture: nothing, if it is one."""
-    if files.state(name)[0] > MAX_BYTES:
-        return f"it has more than {MAX_BYTES:,} bytes"
     try:
         pictures.decode(files.read(name), enough=1)  # a JPEG file at an eighth: all bytes are read
     except (DataError, ValueError) as error:  # in a third of the time

@@ -136,7 +136,8 @@ PERSONS = 20
 def drawn_characters() -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Draw the files of images_background.zip and of all_runs.zip, by their names.
 
-    A character is some curved strokes; each person's hand bends, turns, shifts and stretches them.
+    A character is some curved strokes, which each drawing bends, turns, shifts and stretches anew:
+    those of one person have no more in common than those of two.
     """
     rng = np.random.default_rng(SEED)
     background, runs, number = {}, {}, 0
@@ -167,7 +168,7 @@ def _strokes(rng: np.random.Generator) -> np.ndarray:
 
 
 def _drawn(strokes: np.ndarray, rng: np.random.Generator) -> bytes:
-    """Draw a character by one person's hand, black on white, 105 x 105 pixels."""
+    """Draw a character once, black on white, 105 x 105 pixels."""
     turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
     across, down = rng.uniform(26, 42, 2)  # half of its width and height, in pixels
     matrix = np.array([[np.cos(turn), np.sin(turn)], [slant - np.sin(turn), np.cos(turn)]])

@@ -13,8 +13,8 @@ the last one belongs to the box; many tools count from 0. The files do not say w
 """
 
 import collections
-import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -57,11 +57,6 @@ class BoxedPhotographs:
     left_out: dict[str, str]  # why a file, a box, or a part of a box is not among them
     report: Path  # the file that lists what is left out
 
-    def with_validation(self, count: int) -> "BoxedPhotographs":
-        """Keep the first `count` photographs for validation, and train on the others, too."""
-        train = self.train + self.validation[count:]
-        return dataclasses.replace(self, train=train, validation=self.validation[:count])
-
     def summary(self, train: int) -> str:
         """Describe the data in one line, of which so many photographs are used to train on."""
         parts = {"training": self.train[:train], "validation": self.validation, "test": self.test}
@@ -99,7 +94,9 @@ class BoxedPhotographs:
             raise unreadable(self.files.path / photograph.picture, error) from error
 
 
-def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhotographs:
+def load(
+    path: Path, report: Path, class_names: Sequence[str] = (), validation_count: int = sys.maxsize
+) -> BoxedPhotographs:
     """Find photographs with boxes in a folder or a zip archive, however deep in it they lie.
 
     What is faulty is left out and listed in `report`: a single box, or a photograph whose picture
@@ -110,11 +107,12 @@ def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhot
         path: the folder or the archive.
         report: the file to write, JSON.
         class_names: the classes there are; without it, all that occur, in alphabetical order.
+        validation_count: of those for validation, all but the first so many are for training.
 
     Raises:
         DataError: it cannot be read, or there is no box in one of its three parts.
     """
-    files = Files(path)
+    files = Files(path, own=True)
     top = _top(files)
     sets = _sets(files, top)
     found, left_out = _read(files, top, [name for part in sets for name in part], class_names)
@@ -127,11 +125,13 @@ def load(path: Path, report: Path, class_names: Sequence[str] = ()) -> BoxedPhot
         tuple(_labelled(*usable[name], classes) for name in part if name in usable)
         for part in sets or photographs.split(usable)
     )
+    train, validation = train + validation[validation_count:], validation[:validation_count]
     for part, some in {"training": train, "validation": validation, "test": test}.items():
         if not any(len(photograph.boxes) for photograph in some):
             none = f"there is no box in any {part} photograph"
-            counts = f"{len(left_out):,} files or boxes left out, listed in {report}"
-            raise DataError(f"{path.absolute()}: {none} ({counts})")
+            need = "" if sets else f": it takes {photographs.LEAST} photographs at least, better 20"
+            counts = f"{len(some)} in this part, {len(left_out):,} files or boxes left out"
+            raise DataError(f"{path.absolute()}: {none}{need} ({counts}, listed in {report})")
     shown = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
     name = f"{len(usable):,} photographs with boxes of {shown}"
     return BoxedPhotographs(name, classes, files, train, validation, test, left_out, report)

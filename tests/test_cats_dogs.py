@@ -197,14 +197,25 @@ def test_a_photograph_is_one(tmp_path, content):
     assert pictures.decode(content).shape[-1] == 3
 
 
-# A byte of the file; and, in the archive's directory, its flags and its compression, which stand
-# two bytes earlier before the file itself.
-@pytest.mark.parametrize(("place", "value"), [(None, 0), (8, 1), (10, 97)])
-def test_a_file_that_zipfile_cannot_read_is_left_out(tmp_path, place, value):
-    path = write(tmp_path, numbered(20), compression=zipfile.ZIP_STORED)
+# Bytes of the file, however it is packed; and, in the archive's directory, its flags and its
+# compression, which stand two bytes earlier before the file itself.
+@pytest.mark.parametrize(
+    ("place", "value", "compression"),
+    [
+        (None, 0, zipfile.ZIP_STORED),
+        (None, 0, zipfile.ZIP_DEFLATED),
+        (None, 0, zipfile.ZIP_BZIP2),
+        (None, 0, zipfile.ZIP_LZMA),
+        (8, 1, zipfile.ZIP_STORED),
+        (10, 97, zipfile.ZIP_STORED),
+    ],
+)
+def test_a_file_that_zipfile_cannot_read_is_left_out(tmp_path, place, value, compression):
+    path = write(tmp_path, numbered(20), compression=compression)
     content = bytearray(path.read_bytes())
     if place is None:
-        content[content.index(b"train/cat.7.jpg") + 100] ^= 1
+        damaged = content.index(b"train/cat.7.jpg") + 50
+        content[damaged : damaged + 50] = bytes(50)
     else:
         entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"train/cat.7.jpg"))
         local = content.rindex(b"PK\x03\x04", 0, content.index(b"train/cat.7.jpg"))

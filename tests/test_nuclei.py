@@ -119,7 +119,7 @@ def test_masks_are_read_once_and_anew_when_a_file_has_changed(tmp_path, monkeypa
     assert "is wrong" in one_line_of(DataError, load, tmp_path)
 
 
-SMALL = png(np.zeros((5, 5), np.uint8))
+SMALL, EMPTY = png(np.zeros((5, 5), np.uint8)), np.zeros(SHAPE, np.uint8)
 SPOILT = {  # a file, what it becomes, how many nuclei its image then has, or none, and why
     "no image": ("7/images/7.png", None, None, "its folder has 0 images and 3 masks"),
     "two images": ("7/images/8.png", png(IMAGE), None, "its folder has 2 images and 3 masks"),
@@ -129,22 +129,28 @@ SPOILT = {  # a file, what it becomes, how many nuclei its image then has, or no
     "other image": ("7/images/7.png", SMALL, None, "5 x 5 and 30 x 20 pixels"),
     "other mask": ("7/masks/b.png", SMALL, None, "30 x 20 and 5 x 5 pixels"),
     "cut mask": ("7/masks/b.png", png(MASKS["b"])[:-30], None, "it is no whole picture"),
-    "blank mask": ("7/masks/b.png", png(np.zeros(SHAPE, np.uint8)), 2, "it is empty"),
+    "blank mask": ("7/masks/b.png", png(EMPTY), 2, "it is empty"),
     "overlap": ("7/masks/d.png", png(disc(14, 13, 3)), 4, "smaller nucleus'"),
     "twice": ("7/masks/d.png", png(MASKS["c"]), 3, "13 pixels are a smaller nucleus'"),
     "left behind": ("7/masks/._a.png", b"macOS", 3, ""),
+    "upper case": ("7/masks/d.PNG", png(disc(24, 16, 2)), 4, ""),
+    "16 bits": ("7/masks/b.png", png(np.uint16(MASKS["b"] // 85)), 3, ""),  # up to 3 of 65,535
     "colour": ("7/masks/b.png", png(np.dstack([MASKS["b"]] * 3)), 3, ""),
+    "dark blue": ("7/masks/b.png", png(np.dstack([EMPTY, EMPTY, MASKS["b"] // 255])), 3, ""),
+    "alpha": ("7/masks/b.png", png(np.dstack([MASKS["b"]] * 3 + [~EMPTY])), 3, ""),
+    "grey and alpha": ("7/masks/b.png", png(np.dstack([MASKS["b"], ~EMPTY])), 3, ""),
 }
 
 
 @pytest.mark.parametrize(("name", "content", "left", "reason"), SPOILT.values(), ids=SPOILT)
-def test_what_is_faulty_is_left_out_and_named(tmp_path, name, content, left, reason):
+def test_what_is_faulty_is_left_out_and_named(tmp_path, capfd, name, content, left, reason):
     folder = lay(tmp_path)
     if content is None:
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
     found = load(tmp_path)
+    assert "grfmt_png" not in capfd.readouterr().err  # OpenCV's own lines
     assert len(by_name(found)) == (20 if left else 19)
     if left:
         instances = by_name(found)["7"].instances
@@ -157,11 +163,15 @@ def test_what_is_faulty_is_left_out_and_named(tmp_path, name, content, left, rea
     assert content == {"left_out_count": len(found.left_out), "left_out": found.left_out}
 
 
-def test_an_image_without_masks_is_left_out(tmp_path):
+def test_an_image_without_a_nucleus_is_left_out(tmp_path):
     folder = lay(tmp_path)
     shutil.rmtree(folder / "7" / "masks")
-    expected = {"7/images/7.png": "its folder has 1 images and 0 masks"}
-    assert load(tmp_path).left_out == expected
+    for mask in MASKS:
+        (folder / "8" / "masks" / f"{mask}.png").write_bytes(png(EMPTY))
+    assert load(tmp_path).left_out == {
+        "7/images/7.png": "its folder has 1 images and 0 masks",
+        "8/images/8.png": "its masks are all empty",
+    }
 
 
 def test_too_few_images_and_an_archive_that_is_none(tmp_path):

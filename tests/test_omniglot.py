@@ -1,5 +1,6 @@
 """Checks datasets/omniglot.py: full and small sets, the runs, what is missing or broken."""
 
+import re
 import shutil
 import zipfile
 
@@ -27,9 +28,7 @@ def files():
     places = "/Alphabet_1/", "/Alphabet_2/character01/"
     kept = {name: f for name, f in background.items() if any(place in name for place in places)}
     return {f"omniglot/{name}": file for name, file in kept.items()} | {
-        f"omniglot/{RUNS}/{name}": file
-        for name, file in runs.items()
-        if "run01" in name or "run02" in name
+        f"omniglot/{RUNS}/{name}": file for name, file in runs.items()
     }
 
 
@@ -102,7 +101,7 @@ def test_folders_and_small_sets(tmp_path, files, monkeypatch):
     lay(tmp_path, files)
     folder = tmp_path / "omniglot"
     full = omniglot.load("full", tmp_path)
-    assert full.name == "Omniglot" and len(full.images) == 13 and len(full.runs) == 2
+    assert full.name == "Omniglot" and len(full.images) == 13 and len(full.runs) == 20
     # Two small sets: characters 1 to 8, and 5 to 12, of which 5 to 8 are the same; another in both.
     for name, numbers in (("small1", range(1, 9)), ("small2", range(5, 13))):
         places = [f"Alphabet_1/character{number:02d}" for number in numbers]
@@ -135,6 +134,14 @@ def without_a_line(labels):
     return b"\n".join(line for line in labels.split(b"\n") if b"item07" not in line)
 
 
+def with_a_line_twice(labels):
+    return labels + labels.partition(b"\n")[0]
+
+
+def with_one_answer_for_two(labels):
+    return re.sub(rb"class0[12]", b"class01", labels)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
@@ -145,20 +152,35 @@ def without_a_line(labels):
         (DRAWING, lambda _: png(np.zeros((105, 28), np.uint8)), "28 x 105 pixels, expected 105"),
         (ITEM, None, "run02/test has 19 images, expected 20"),
         (ITEM, lambda _: png(np.zeros((10, 10), np.uint8)), "item05.png has 10 x 10 pixels"),
-        (LABELS, lambda _: b"", "names no training image for run02/test/item01.png"),
+        (LABELS, None, "run02/class_labels.txt is missing"),
+        (LABELS, lambda _: b"", "names run02/test/item01.png 0 times, expected once"),
         (LABELS, lambda _: bytes(range(256)), "names no test and training image"),
         (LABELS, swapped, "names no test and training image: 'run02/test/item99.png run02/"),
-        (LABELS, without_a_line, "names no training image for run02/test/item07.png"),
+        (LABELS, without_a_line, "names run02/test/item07.png 0 times, expected once"),
+        (LABELS, with_a_line_twice, "names run02/test/item01.png 2 times, expected once"),
+        (LABELS, with_one_answer_for_two, "names run02/training/class01.png 2 times"),
+        (LABELS.replace("02", "21"), lambda _: b"", "run21/class_labels.txt belongs to no"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path, files, name, change, words):
     lay(tmp_path, files)
     if change:
-        (tmp_path / name).write_bytes(change(files[name]))
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(change(files.get(name)))
     else:
         (tmp_path / name).unlink()
     error = one_line_of(DataError, omniglot.load, "full", tmp_path)
     assert words in error and "is wrong" in error and "move it away" in error
+
+
+def test_a_run_that_is_missing_or_lies_elsewhere_is_named(tmp_path, files):
+    lay(tmp_path, files)
+    folder = tmp_path / "omniglot" / RUNS
+    shutil.move(folder / "run07", tmp_path / "run07")
+    error = one_line_of(DataError, omniglot.load, "full", tmp_path)
+    assert f"{folder} is wrong: run07/class_labels.txt is missing" in error
+    shutil.move(tmp_path / "run07", folder / "more" / "run07")
+    assert "run07/class_labels.txt" in one_line_of(DataError, omniglot.load, "full", tmp_path)
 
 
 @pytest.mark.parametrize("place", [BACKGROUND, RUNS])
@@ -181,6 +203,8 @@ def test_archives_must_be_the_published_ones_and_folders_not_empty(tmp_path, fil
 def test_the_real_small_sets():
     found = omniglot.load("full", DOWNLOADS, small=True)
     folder = DOWNLOADS / "omniglot"
-    assert (len(found.images), len(found.alphabets)) == (242, 8)
+    assert (len(found.images), len(found.alphabets)) == (242, 8)  # docs/data.md says so, and this:
+    assert {name.split("/")[0] for name in np.array(found.names)[found.held_back]} == {"Tagalog"}
+    assert found.held_back.sum() == 17
     archives = [folder / f"{BACKGROUND}_small{i}.zip" for i in (1, 2)]
     check(found, archives, folder / f"{RUNS}.zip")

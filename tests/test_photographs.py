@@ -3,13 +3,14 @@
 import io
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from programs import arguments, error_of, one_line_of, run, without_pictures
 
-from datasets import photographs, pictures
+from datasets import photographs, pictures, voc
 from datasets.files import DataError
 from examples import example10_cats_dogs_tfrecord as example10
 from examples import example11_vgg16_cats_dogs as example11
@@ -114,7 +115,6 @@ def test_what_cannot_be_read_is_left_out_and_listed(own, tmp_path):
     ("make", "words"),
     [
         (lambda folder: None, ["cannot read", "No such file"]),
-        (lambda folder: folder.write_bytes(b"no zip"), ["it is no whole zip archive"]),
         (lambda folder: folder.mkdir(), ["two sub-folders", "there is none", "(0 files found"]),
         (lambda folder: lay(folder, classes=["birnen"]), ["there is only 'birnen'", "20 files"]),
         (lambda folder: lay(folder, 4), ["5 photographs at least", "'birnen' has 4"]),
@@ -125,6 +125,40 @@ def test_what_is_missing_is_named(tmp_path, make, words):
     make(tmp_path / "photos")
     error = one_line_of(DataError, load, tmp_path / "photos", tmp_path)
     assert all(word in error for word in [str(tmp_path / "photos"), *words]), error
+
+
+@pytest.mark.parametrize("call", [photographs.load, photographs.load_pictures, voc.load])
+def test_an_archive_of_one_s_own_cannot_be_had_anew(call, tmp_path):
+    path = tmp_path / "own.zip"
+    path.write_bytes(b"no zip")
+    error = one_line_of(DataError, call, path, tmp_path / "report.json")
+    assert f"{path}: it is no whole zip archive" in error and "move it away" not in error
+
+
+def test_no_more_is_read_than_a_file_may_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "MAX_BYTES", 1000)
+    for name, size in (("right", 1000), ("large", 1001)):
+        (tmp_path / "own" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "own" / name).write_bytes(bytes(size))
+    for path in (tmp_path / "own", pack(tmp_path / "own", tmp_path / "own.zip")):
+        files = photographs.Files(path)
+        large, right = files.names
+        assert files.read(right) == bytes(1000)
+        with monkeypatch.context() as patch:  # it is not even unpacked
+            patch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("read"))
+            patch.setattr(Path, "read_bytes", lambda *_: pytest.fail("read"))
+            assert "more than 1,000 bytes" in one_line_of(DataError, files.read, large)
+
+
+def test_names_in_an_archive_that_are_no_text(own, tmp_path):
+    path = pack(own, tmp_path / "own.zip")
+    whole, name = path.read_bytes(), "Äpfel/IMG".encode()
+    path.write_bytes(whole.replace(name, b"\xff" + name[1:], 1))  # before one of the files
+    (fault,) = load(path, tmp_path).left_out.values()
+    assert "cannot read" in fault
+    place = whole.rindex(name)  # in the archive's directory
+    path.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+    assert "it is no whole zip archive" in one_line_of(DataError, load, path, tmp_path)
 
 
 def test_a_class_of_files_that_cannot_be_read(tmp_path):

@@ -87,7 +87,7 @@ def blood(sample_dir):
 
 def test_sample_data(blood, sample_dir):
     assert blood.name == "sample data: drawn blood cells"
-    assert blood.class_names == bccd.CLASS_NAMES and len(bccd.SHOWN_NAMES) == 3
+    assert blood.class_names == bccd.CLASS_NAMES
     assert [len(part) for part in parts(blood)] == [80, 16, 24]
     for part in parts(blood):
         assert (np.bincount(np.concatenate([p.labels for p in part])) > 5).all()
@@ -263,14 +263,18 @@ def test_pixels_are_those_of_the_file_neither_turned_nor_shrunk(tmp_path):
             lambda folder: [
                 (folder / "JPEGImages" / f"{i}.png").write_bytes(b"") for i in range(20)
             ],
-            "there is no box in any training photograph (20 files or boxes left out, listed in",
+            "there is no box in any training photograph: it takes 5 photographs at least",
+        ),
+        (
+            lambda folder: [file.unlink() for i in range(4, 20) for file in folder.rglob(f"{i}.*")],
+            "any test photograph: it takes 5 photographs at least, better 20 (0 in this part, 0",
         ),
         (
             lambda folder: [
                 (folder / "ImageSets" / "Main" / f"{name}.txt").write_text(text)
                 for name, text in (("train", "1\n2"), ("val", "3"), ("test", "99\n"))
             ],
-            "there is no box in any test photograph (1 files or boxes left out",
+            "there is no box in any test photograph (0 in this part, 1 files or boxes left out",
         ),
     ],
 )
@@ -279,6 +283,22 @@ def test_a_folder_of_which_nothing_can_be_used(tmp_path, spoil, words):
     spoil(folder)
     error = one_line_of(DataError, load, folder)
     assert words in error and str(folder) in error
+
+
+def test_there_are_boxes_in_the_parts_as_they_are_used(tmp_path):
+    sets = {"train": ["1"], "val": ["2", "3", "4"], "test": ["5"]}
+    folder = lay(tmp_path / "own", sets=sets)
+
+    def names(count):
+        found = bccd.load("full", tmp_path, folder, count)
+        return [[p.name for p in part] for part in parts(found)]
+
+    (folder / "Annotations" / "1.xml").write_text(xml())  # 3 and 4, with boxes, come to train
+    assert names(1) == [["1", "3", "4"], ["2"], ["5"]]
+    for i in range(1, 4):
+        (folder / "Annotations" / f"{i}.xml").write_text(xml() if i > 1 else xml(CAT))
+    assert names(3) == [["1"], ["2", "3", "4"], ["5"]]
+    assert "any validation photograph (2 in" in one_line_of(DataError, names, 2)
 
 
 def test_nothing_is_decoded_again_and_a_photograph_may_vanish(tmp_path, monkeypatch):
@@ -323,4 +343,5 @@ def test_the_real_blood_cells():
     assert set(found.left_out.values()) == {"it has no area"} and len(found.left_out) == 2
     labels = np.concatenate([p.labels for p in by_name(found).values()])
     assert np.bincount(labels).tolist() == [4155 - 2, 372, 361]  # docs/data.md says so
+    assert max(np.sum(p.labels == 0) for p in by_name(found).values()) == 27  # bccd.py, this
     check_against_naive(found, lambda name: (BCCD / "BCCD" / name).read_text())
