@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from scipy import ndimage
+from tqdm import tqdm
 
 from datasets import nuclei, pictures
 from datasets.files import checksum
@@ -188,7 +189,7 @@ def nuclei_score(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 def evaluate(network: UNet, images, views: int = len(VIEWS)) -> dict[str, dict]:
     """Return scores of the network and of Otsu's threshold: of "all", and by kind."""
     kinds, areas, hits, scores = [nuclei.kind(x.image) for x in images], [], [], {}
-    for each in images:
+    for each in tqdm(images, "evaluating", leave=False, delay=2):
         probabilities, true = predict(network, each.image, views), each.instances > 0
         masks = np.stack([probabilities[..., BACKGROUND] < OPEN, otsu(each.image)])
         areas.append([(masks & true).sum((1, 2)), (masks | true).sum((1, 2))])
@@ -197,12 +198,11 @@ def evaluate(network: UNet, images, views: int = len(VIEWS)) -> dict[str, dict]:
     for kind in ["all", *sorted(set(kinds))]:
         chosen = [kind in ("all", own) for own in kinds]
         common, either = np.array(areas)[chosen].sum(axis=0)
-        iou, otsu_iou = common / either
-        ours, components, otsus = np.array(hits)[chosen].mean(axis=0)
-        of_pixels = {"iou": iou, "dice": 2 * iou / (1 + iou), "otsu_iou": otsu_iou}
-        of_nuclei = {"score_50": ours[0], "score": ours.mean()}
-        simpler = {"score_of_components": components.mean(), "otsu_score": otsus.mean()}
-        scores[kind] = of_pixels | of_nuclei | simpler
+        (iou, otsu_iou), curves = common / either, np.array(hits)[chosen].mean(axis=0)
+        scores[kind] = {"iou": iou, "dice": 2 * iou / (1 + iou), "otsu_iou": otsu_iou}
+        names = "score", "score_of_components", "otsu_score"
+        scores[kind] |= dict(zip(names, curves.mean(axis=1), strict=True))
+        scores[kind]["score_50"] = curves[0, 0]
     return scores
 
 
