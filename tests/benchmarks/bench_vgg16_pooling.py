@@ -66,7 +66,7 @@ def main() -> None:
     """Try all kinds of pooling, and print a table."""
     args = make_parser(__doc__).parse_args()
     dtype = device.start("auto")
-    path = pretrained.find_vgg16("blocks", "full", args.data_dir, lambda *_: None)
+    path = pretrained.find_vgg16("blocks", "full", args.data_dir)
     data = cifar10.load("full", args.data_dir)
     rows = [["features"], *([" and ".join(pooling)] for pooling in TRIED)]
     labels, answers = data.train_labels[:3000], data.validation_labels[:1000]
