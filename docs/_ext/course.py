@@ -361,11 +361,21 @@ def keep_together(app: Sphinx, tree: nodes.document) -> None:
         line[place - bool(left) : place + 1 + bool(right)] = parts
 
 
+def part_formulas(app: Sphinx, tree: nodes.document) -> None:
+    """Part formulas that stand beside each other: on a phone, they go one below the other."""
+    for block in list(tree.findall(nodes.math_block)):
+        parts = block.astext().split(r"\qquad")
+        if len(parts) > 1:
+            formulas = [nodes.math("", rf"\displaystyle {part.strip()}") for part in parts]
+            block.replace_self(nodes.paragraph("", "", *formulas, classes=["formulas"]))
+
+
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
     app.connect("html-page-context", describe, priority=900)  # after the theme
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_pages)
     app.connect("doctree-read", keep_together)
+    app.connect("doctree-read", part_formulas)
     app.add_lexer("command", CommandLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
