@@ -38,6 +38,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["course.css"]
+html_js_files = ["search.js"]
 html_show_sphinx = False
 html_show_copyright = False
 smartquotes = False

@@ -422,3 +422,19 @@ def test_search_finds_a_word_of_the_notes(browser):
     browser.resize(1440)
     open_page(browser, "search.html?q=perceptron")
     wait_for(browser, "document.querySelector('#search-results li') != null", "nothing is found")
+    page = r"<main role='main'>of \\(x_1, \\dots, x_n\\) and {b}</main>"
+    assert browser.evaluate(f'Search.htmlToText("{page}")') == "of x_1, …, x_n and {b}"
+
+
+@built
+@pytest.mark.parametrize("width", [1440, 1280])
+def test_of_three_panels_none_stands_alone(browser, width):
+    browser.resize(width)
+    panels = "[...document.querySelectorAll('p > img:nth-child(3):last-child')]"
+    rows = f"{panels}.map((x) => new Set([...x.parentNode.children].map((y) => y.offsetTop)).size)"
+    for note in NOTES:
+        open_page(browser, f"notes/{note.stem}.html")
+        loaded = "[...document.images].every((x) => x.complete)"
+        wait_for(browser, loaded, f"{note.stem}: a figure does not load")
+        assert set(browser.evaluate(rows)) <= {1}, note.stem
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width

@@ -195,7 +195,10 @@ def said_of_matrix(path: Path) -> str:
 
 
 def pictures(path: Path, metrics: dict) -> str:
-    """Return a run's pictures; those of a kind stand beside each other, above one caption."""
+    """Return a run's pictures; those of a kind stand beside each other, above one caption.
+
+    Where there is room, so do kinds.
+    """
     parts = []
     for kind, caption in CAPTIONS.items():
         pattern = re.compile(rf"example\d\d_(?:\w+_)?{kind}(?:_\d+)?")
@@ -207,9 +210,9 @@ def pictures(path: Path, metrics: dict) -> str:
             texts = [said_of_matrix(path)]
         if shown:
             pairs = zip(texts, shown, strict=True)
-            parts += [f"![{text}](../images/{picture.name})" for text, picture in pairs]
-            parts.append(f"\n*{caption}*\n")
-    return "\n".join(parts)
+            images = "\n".join(f"![{text}](../images/{picture.name})" for text, picture in pairs)
+            parts.append(f"::::{{container}} kind\n{images}\n\n*{caption}*\n::::\n")
+    return ":::::{container} pictures\n" + "".join(parts) + ":::::\n" if parts else ""
 
 
 def recorded_runs(number: str) -> str:
@@ -254,7 +257,8 @@ def gallery(examples: dict[str, Example]) -> str:
     words = {number: (what, result) for number, what, result in rows}
     parts = []
     for topic, numbers in GALLERY.items():
-        parts.append(f"### {topic}\n\n::::::{{grid}} 1 2 2 3\n:gutter: 3\n")
+        columns = 2 if len(numbers) % 3 == 1 else 3  # none stands alone
+        parts.append(f"### {topic}\n\n::::::{{grid}} 1 2 2 {columns}\n:gutter: 3\n")
         for number in numbers:
             example, (what, result) = examples[number], words[number]
             link = f":link: examples/{example.path.stem}\n:link-type: doc\n"
@@ -361,11 +365,21 @@ def keep_together(app: Sphinx, tree: nodes.document) -> None:
         line[place - bool(left) : place + 1 + bool(right)] = parts
 
 
+def part_formulas(app: Sphinx, tree: nodes.document) -> None:
+    """Part formulas that stand beside each other: on a phone, they go one below the other."""
+    for block in list(tree.findall(nodes.math_block)):
+        parts = block.astext().split(r"\qquad")
+        if len(parts) > 1:
+            formulas = [nodes.math("", rf"\displaystyle {part.strip()}") for part in parts]
+            block.replace_self(nodes.paragraph("", "", *formulas, classes=["formulas"]))
+
+
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
     app.connect("html-page-context", describe, priority=900)  # after the theme
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_pages)
     app.connect("doctree-read", keep_together)
+    app.connect("doctree-read", part_formulas)
     app.add_lexer("command", CommandLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
