@@ -14,7 +14,7 @@ back to tysam-code's hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10) and
 Page (https://www.myrtle.ai/2018/09/24/how_to_train_your_resnet/). For two cores in
 place of a GPU, our network is smaller, with ReLU, and so are the batches.
 docs/results.md has the measured results. Before this one: example 13, the weights of
-VGG16 in one file. After it: nothing yet.
+VGG16 in one file. After it: example 15, detection.
 """
 
 import sys

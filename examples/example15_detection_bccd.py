@@ -66,7 +66,7 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 
 # %% Model
 # A *one-stage* detector. Convolutions at two scales (models/convolution.py) bring the
-# image down to the grid; with --weights blocks, they begin behind block 4 of VGG16. The
+# image down to the grid; with `--weights blocks`, they begin behind block 4 of VGG16. The
 # last layer gives each point logits, and how far its box's edges are, as logarithms.
 
 
