@@ -66,8 +66,8 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 
 # %% Model
 # A *one-stage* detector. Convolutions at two scales (models/convolution.py) bring the
-# image down to the grid; with `--weights blocks`, they begin behind block 4 of VGG16. The
-# last layer gives each point logits, and how far its box's edges are, as logarithms.
+# image down to the grid; with `--weights blocks`, they begin behind VGG16's block 4. To
+# each point, the last layer gives logits, and logarithms of how far its box's edges are.
 
 
 class Detector(tf.Module):
