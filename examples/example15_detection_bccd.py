@@ -67,7 +67,7 @@ def make_targets(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tu
 # %% Model
 # A *one-stage* detector. Convolutions at two scales (models/convolution.py) bring the
 # image down to the grid; with `--weights blocks`, they begin behind VGG16's block 4. To
-# each point, the last layer gives logits, and logarithms of how far its box's edges are.
+# each point, the last layer gives logits, and the logarithms of its box's distances.
 
 
 class Detector(tf.Module):
