@@ -327,7 +327,7 @@ def draw_networks(counts: dict[str, Counts]) -> plt.Figure:
         above = network == "VGG16"  # its neighbour's text is below
         place = {"xytext": (0, beside if above else -beside), "va": "bottom" if above else "top"}
         axis.annotate(text, (x, errors[-1]), textcoords="offset points", ha="center", **place)
-    axis.set(xlim=(-2.5, 24), ylim=(0, 21))
+    axis.set(xlim=(-4.5, 24), ylim=(0, 21), xticks=range(0, 25, 5))
     axis.set_xlabel("multiply-adds for one crop, 10⁹")
     axis.set_ylabel("top-5 error of one network,\nvalidation images of ImageNet, %")
     return figure
