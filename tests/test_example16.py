@@ -369,14 +369,16 @@ def test_a_large_jpeg_is_counted_as_it_is(finished, tmp_path, monkeypatch):
     assert shapes == [(3000, 2000, 3)]
 
 
-def test_other_data_is_learnt_anew(finished, sample_dir, data, monkeypatch):
+def test_other_data_is_learnt_anew(finished, sample_dir, data, monkeypatch, capsys):
     argv = arguments(sample_dir, finished[0], *TINY)
-    assert "epoch" not in run(example16.main, *argv)[1]  # it has come to its end
+    without_pictures(example16.main, *argv)
+    assert "epoch" not in capsys.readouterr().out  # it has come to its end
     first = data.train[0]
     other = first._replace(instances=first.instances * (first.instances > 1))
     changed = dataclasses.replace(data, train=(other, *data.train[1:]))
     monkeypatch.setattr(nuclei, "load", lambda *_: changed)
-    assert "epoch  1" in run(example16.main, *argv)[1]
+    without_pictures(example16.main, *argv)
+    assert "epoch  1" in capsys.readouterr().out
 
 
 def test_what_cannot_work_is_one_line(finished, sample_dir, tmp_path, capsys):

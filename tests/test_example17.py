@@ -276,8 +276,10 @@ def test_what_cannot_work_is_one_line(flags, told, sample_dir, tmp_path, capsys)
 # --- Photographs ----------------------------------------------------------------------------------
 
 
-def test_a_photograph_finds_itself_first(sample_dir, tmp_path):
+def test_a_photograph_finds_itself_first(sample_dir, tmp_path, monkeypatch):
     data = cats_dogs.load("sample", sample_dir, small=True)
+    data = dataclasses.replace(data, train=data.train[::10], validation=(), test=data.test[::4])
+    monkeypatch.setattr(cats_dogs, "load", lambda *_, small: data)
     asked = data.test[3]
     (tmp_path / "asked.jpg").write_bytes(data.read(asked))
     argv = arguments(sample_dir, tmp_path, "--image", tmp_path / "asked.jpg")
