@@ -10,8 +10,8 @@ drawing is enough to recognise a new character, and photographs find similar one
     python examples/example17_similarity_omniglot.py --image PATH --photos FOLDER
 
 Prototypes, and the shape of the network, are J. Snell, K. Swersky and R. Zemel's (2017,
-https://arxiv.org/abs/1703.05175). Before this one: example 16, segmentation.
-docs/results.md has the measured results.
+https://arxiv.org/abs/1703.05175). Before this one: example 16, segmentation. After it:
+whatever you like. docs/results.md has the measured results.
 """
 
 import functools
