@@ -463,7 +463,7 @@ DOWNLOADS = ROOT / "datasets" / "downloads"
     reason=f"lay {pretrained.BLOCKS} in datasets/downloads/vgg16, Kaggle's train.zip in cats_dogs",
 )
 def test_the_published_blocks_see_what_keras_sees():
-    path = pretrained.vgg16_blocks(DOWNLOADS)
+    path = pretrained.find_vgg16("blocks", "full", DOWNLOADS)
     photographs = cats_dogs.load("full", DOWNLOADS)
     images = read_photographs(photographs, photographs.test[:5], 224)
     network, _ = vgg16_files.load(path, tf.float32, pooling=("mean5",))
