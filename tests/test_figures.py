@@ -18,12 +18,13 @@ import results
 from PIL import Image
 from programs import ROOT, figures
 
-from datasets import cifar10
+from datasets import cifar10, pretrained
 
 FIGURES = ROOT / "docs" / "figures"
 SCRIPTS = sorted({path.stem for path in FIGURES.glob("*.py")} - {"__main__", "drawing", "runs"})
 RECORDED = [path.with_suffix(".json") for path in sorted(results.RESULTS.glob("*.txt"))]
-REAL_DATA = {"fitting": ROOT / "datasets" / "downloads" / "mnist"}  # and not sample data
+DOWNLOADS = ROOT / "datasets" / "downloads"
+REAL_DATA = {"fitting": DOWNLOADS / "mnist", "hero": DOWNLOADS / pretrained.VGG16_BLOCKS.path}
 
 
 def make(*arguments, folder=FIGURES):

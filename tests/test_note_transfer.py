@@ -1,5 +1,6 @@
 """Note 10: features of every layer, the cache, preparation of images; what was measured."""
 
+import shutil
 import subprocess
 import sys
 
@@ -59,6 +60,7 @@ def test_a_wrong_scale_leaves_a_guess():
 
 @pytest.mark.slow  # two minutes; on another processor the digits may differ a little
 def test_all_is_measured_again(tmp_path, monkeypatch):
+    shutil.copytree(programs.ROOT / "docs" / "notes", tmp_path / "notes")
     command = [sys.executable, programs.ROOT / "docs/figures/transfer.py", "--folder", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
     names = ("transfer_sizes", "transfer_layers", "transfer_preprocessing")
