@@ -14,12 +14,13 @@ from programs import ROOT, figures
 BENCHMARKS = sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py"))
 TRAINS = """
 import json, os, pathlib, sys
+from PIL import Image
 folder = pathlib.Path(__file__).parents[1] / "models" / "example03_brief"
 folder.mkdir(exist_ok=True)
 metrics = {"command": sys.argv[1:], "test_accuracy": 0.9, "style": os.environ["MATPLOTLIBRC"]}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 for name in ("confusion_matrix", "learning_curves", "templates", "worst_mistakes"):
-    (folder / f"{name}.png").write_bytes(b"a picture")
+    Image.new("RGBA", (9, 9)).save(folder / f"{name}.png")
 (folder / "confusion_matrix.csv").write_text("the counts")
 print("test accuracy 0.9, written to", folder)
 """

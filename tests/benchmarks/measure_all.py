@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,8 +92,12 @@ def keep(result: Path, output: str, made: Path) -> None:
         shutil.copyfile(matrix, result.with_name(f"{result.stem}_{matrix.name}"))
     name = result.stem.removesuffix("_default")
     for picture in sorted(made.glob("*.png")):
-        if picture.stem in PLOTS or (kind == "sample" and picture.stem not in DRAWN_ANEW):
-            shutil.copyfile(picture, results.IMAGES / f"{name}_{picture.name}")
+        kept = results.IMAGES / f"{name}_{picture.name}"
+        if picture.stem in PLOTS:
+            shutil.copyfile(picture, kept)
+        elif kind == "sample" and picture.stem not in DRAWN_ANEW:
+            with Image.open(picture) as image:  # 256 colours take a sixth of the bytes
+                image.quantize().save(kept, optimize=True)
 
 
 def measure(result: Path, copy: Path) -> str:
