@@ -108,35 +108,35 @@ def squared_distances(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu(lengths - 2 * tf.matmul(x, y, transpose_b=True))
 
 
-def prototypes(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def prototypes(squared: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the loss, from the squared distances (N, N) of a batch's embeddings."""
     asks = tf.range(len(labels)) % OF_EACH > 0
-    logits = -distances[asks][:, ::OF_EACH] / TEMPERATURE
+    logits = -squared[asks][:, ::OF_EACH] / TEMPERATURE
     return mean_loss(logits, labels[asks])
 
 
 # %% Triplets and pairs
 # The *triplet loss* wants a drawing to be nearer to the farthest one of its class than
-# to the nearest one of another, by a margin. Just these two, and distances in place of
-# squares, which end in one point for all, are A. Hermans et al.'s choice (2017,
-# https://arxiv.org/abs/1703.07737). The *contrastive loss* draws like ones together and
-# pushes others apart (R. Hadsell et al., CVPR 2006). All embeddings have length 1 here.
+# to the nearest one of another, by a margin: with these hardest ones, and distances not
+# squared, as in A. Hermans et al. (2017, https://arxiv.org/abs/1703.07737); squared,
+# they let all embeddings collapse into one point. The *contrastive loss* draws pairs of
+# a class together and pushes others apart (R. Hadsell et al., CVPR 2006).
 
 
-def triplet(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def triplet(squared: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the mean loss of each drawing's hardest triplet."""
-    same, distances = labels[:, None] == labels, tf.sqrt(distances + 1e-9)
+    same, distances = labels[:, None] == labels, tf.sqrt(squared + 1e-9)
     farthest = tf.reduce_max(tf.where(same, distances, 0), axis=1)
     nearest = tf.reduce_min(tf.where(same, np.inf, distances), axis=1)
     return tf.reduce_mean(tf.nn.relu(farthest - nearest + MARGIN))
 
 
-def contrastive(distances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Return the mean loss of all like pairs and that of all others, added."""
+def contrastive(squared: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return half the mean loss of all like pairs, and half that of all others."""
     same = labels[:, None] == labels
     pairs = tf.linalg.set_diag(same, tf.zeros(len(labels), bool))  # not with itself
-    near = tf.nn.relu(MARGIN - tf.sqrt(distances + 1e-9)) ** 2
-    return tf.reduce_mean(distances[pairs]) / 2 + tf.reduce_mean(near[~same]) / 2
+    near = tf.nn.relu(MARGIN - tf.sqrt(squared + 1e-9)) ** 2
+    return tf.reduce_mean(squared[pairs]) / 2 + tf.reduce_mean(near[~same]) / 2
 
 
 LOSSES = {loss.__name__: loss for loss in (prototypes, triplet, contrastive)}
@@ -144,10 +144,10 @@ LOSSES = {loss.__name__: loss for loss in (prototypes, triplet, contrastive)}
 
 def losses(embeddings: tf.Tensor, labels: tf.Tensor, kind: str) -> dict[str, tf.Tensor]:
     """Return the loss, and how often a first query is nearest to its support."""
-    distances = squared_distances(embeddings, embeddings)
-    nearest = -distances[1::OF_EACH, ::OF_EACH]
-    hits = accuracy(nearest, tf.range(len(nearest)))
-    return {"loss": LOSSES[kind](distances, labels), "accuracy": hits}
+    squared = squared_distances(embeddings, embeddings)
+    logits = -squared[1::OF_EACH, ::OF_EACH]  # of first queries, for all supports
+    hits = accuracy(logits, tf.range(len(logits)))
+    return {"loss": LOSSES[kind](squared, labels), "accuracy": hits}
 
 
 # %% Evaluation
